@@ -1,0 +1,1 @@
+"""Who speaks: personas, the AutoGen agents and their typed replies, model clients."""

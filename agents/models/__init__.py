@@ -1,0 +1,1 @@
+"""Model clients: endpoints that speak the OpenAI protocol, and the embedded model."""

@@ -1,0 +1,1 @@
+"""The personas that aidsafe ships, one YAML file each."""

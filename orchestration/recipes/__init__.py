@@ -1,0 +1,1 @@
+"""The recipes that aidsafe ships, one YAML file each."""
