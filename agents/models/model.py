@@ -1,0 +1,268 @@
+"""`Model`: a model as agents use it: a name, a client, and how to sample from it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from autogen_core import CancellationToken
+from autogen_core import _component_config as autogen_components
+from autogen_core.models import ChatCompletionClient, LLMMessage
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from agents.models.embedded import EmbeddedConfig, serve
+from agents.models.endpoint import EndpointClient, EndpointConfig, EndpointResult
+from agents.turns import Usage
+from policies import InputError, load_yaml
+
+ALLOWED_PROVIDERS = ("autogen_ext.models",)
+"""Where the class of an AutoGen component may come from: loading one can run any code."""
+
+
+class ModelConfig(BaseModel):
+    """One entry of a `models:` block: where a model is, and how to sample from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: EndpointConfig | None = None
+    """An endpoint that speaks the OpenAI protocol."""
+    embedded: EmbeddedConfig | None = None
+    """A GGUF file, run in this process."""
+    component: dict[str, Any] | None = None
+    """Config of any other AutoGen model client, as its `dump_component` gives it."""
+    temperature: float | None = Field(default=0.7, ge=0, le=2)
+    """Sampling temperature; null leaves it to the endpoint. A persona may have its own."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Nucleus sampling; left to the endpoint if left out."""
+    max_tokens: int | None = Field(default=4096, ge=16)
+    """Upper bound on the tokens of a reply. A persona may have its own."""
+    seed: int | None = 0
+    """Seed sent with every call; null sends none. `--seed` overrides it."""
+    extra: dict[str, Any] = {}
+    """Further fields of the request body, such as `top_k`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [k for k in ("endpoint", "embedded", "component") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "needs exactly one of endpoint, embedded and component; "
+                f"it has {', '.join(given) or 'none'}"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """Where it is, in a few words, without anything secret."""
+        if self.endpoint:
+            return f"{self.endpoint.model} at {self.endpoint.base_url}"
+        if self.embedded:
+            return f"{self.embedded.path or 'SmolLM2-135M-Instruct'} (embedded)"
+        config = (self.component or {}).get("config") or {}
+        return f"{config.get('model', '?')} ({(self.component or {}).get('provider')})"
+
+    def public(self) -> dict[str, Any]:
+        """The configuration as run files and records may hold it: without keys."""
+        dumped: dict[str, Any] = _without_secrets(self.model_dump(mode="json", exclude_none=True))
+        return dumped
+
+
+EMBEDDED = ModelConfig(
+    embedded=EmbeddedConfig(), temperature=0.4, max_tokens=1024, extra={"dry_multiplier": 0.8}
+)
+"""What runs when nothing is configured."""
+
+
+class ModelsFile(BaseModel):
+    """A YAML file with a `models:` block."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    models: dict[str, ModelConfig] = Field(min_length=1)
+    """Models by name. Personas that name none use `default`."""
+
+
+def load_models(path: Path) -> dict[str, ModelConfig]:
+    """Reads a `models:` block.
+
+    Raises:
+        YamlError: With every problem of the file.
+        InputError: There is no model called `default`.
+    """
+    models = load_yaml(path, ModelsFile).models
+    if "default" not in models:
+        raise InputError(
+            f"{path} has no model called 'default'.",
+            "Give one of them that name: personas that name no model use it.",
+        )
+    return models
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A model's reply, before anyone has read it."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    latency: float
+    """Seconds."""
+    refusal: str | None = None
+    served_model: str | None = None
+
+
+class Model:
+    """A model that can be asked.
+
+    Args:
+        name: What configuration and records call it.
+        config: Where it is, and how to sample from it.
+        client: The client to use; opened from the configuration at the first call if left out.
+        allowed: Module prefixes that a component's classes may come from.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: ModelConfig,
+        client: ChatCompletionClient | None = None,
+        allowed: Sequence[str] = ALLOWED_PROVIDERS,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self._client = client
+        if config.component is not None and client is None:
+            # At once, not at the first call: what it names must not wait in a queue to be loaded.
+            self._client = _open_component(config.component, allowed)
+
+    async def ask(
+        self,
+        messages: Sequence[LLMMessage],
+        *,
+        response_format: Mapping[str, Any],
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        cancellation_token: CancellationToken | None = None,
+    ) -> Answer:
+        """Asks for one reply.
+
+        Args:
+            messages: The whole prompt.
+            response_format: Form of the reply, as the OpenAI protocol has it.
+            temperature: Overrides the model's own.
+            max_tokens: Overrides the model's own.
+            cancellation_token: Cancels the call.
+
+        Raises:
+            EndpointError: There was no reply.
+        """
+        client = await self.open()
+        config = self.config
+        request = {
+            "temperature": config.temperature if temperature is None else temperature,
+            "max_tokens": config.max_tokens if max_tokens is None else max_tokens,
+            "top_p": config.top_p,
+            "seed": config.seed,
+            **config.extra,
+        }
+        request = {key: value for key, value in request.items() if value is not None}
+        request["response_format"] = response_format
+        started = time.perf_counter()
+        result = await client.create(
+            messages, extra_create_args=request, cancellation_token=cancellation_token
+        )
+        latency = time.perf_counter() - started
+        more = result if isinstance(result, EndpointResult) else None
+        return Answer(
+            text=result.content if isinstance(result.content, str) else "",
+            finish_reason=result.finish_reason,
+            usage=Usage(
+                prompt_tokens=result.usage.prompt_tokens,
+                completion_tokens=result.usage.completion_tokens,
+                cached_tokens=more.cached_tokens if more else 0,
+            ),
+            latency=latency,
+            refusal=more.refusal if more else None,
+            served_model=more.served_model if more else None,
+        )
+
+    async def open(self) -> ChatCompletionClient:
+        """The client; an embedded model is started if it is not running yet."""
+        if self._client is None:
+            endpoint = self.config.endpoint
+            if self.config.embedded is not None:
+                endpoint = await asyncio.to_thread(serve, self.config.embedded)
+            assert endpoint is not None  # noqa: S101 - a component is opened in __init__
+            self._client = EndpointClient(endpoint)
+        return self._client
+
+    async def close(self) -> None:
+        """Closes the client's connections."""
+        if self._client is not None:
+            await self._client.close()
+            if self.config.component is None:
+                self._client = None
+
+    def to_config(self) -> NamedModelConfig:
+        """Declarative form, from which `from_config` makes the model again."""
+        return NamedModelConfig(name=self.name, config=self.config)
+
+    @classmethod
+    def from_config(cls, named: NamedModelConfig) -> Self:
+        """The model of a declarative form; its component, if it is one, must be AutoGen's own."""
+        return cls(named.name, named.config)
+
+
+class NamedModelConfig(BaseModel):
+    """A model's name and configuration, inside an agent's component config."""
+
+    name: str
+    config: ModelConfig
+
+
+def _open_component(component: Mapping[str, Any], allowed: Sequence[str]) -> ChatCompletionClient:
+    for provider in _providers(component):
+        known = autogen_components.WELL_KNOWN_PROVIDERS.get(provider, provider)
+        if not known.startswith(tuple(f"{prefix.rstrip('.')}." for prefix in allowed)):
+            raise InputError(
+                f"The model component '{provider}' is not one of AutoGen's model clients.",
+                "Loading it would run its code; if you trust it, allow it with "
+                f"--allow-provider {provider.rpartition('.')[0] or provider}.",
+            )
+    try:
+        return ChatCompletionClient.load_component(dict(component))
+    except Exception as error:  # noqa: BLE001 - whatever the component's own code raises
+        raise InputError(
+            f"The model component '{component.get('provider')}' cannot be loaded "
+            f"({type(error).__name__}).",
+            "Check its provider and config, and that the package it needs is installed.",
+        ) from None
+
+
+def _providers(node: Any) -> Iterator[str]:
+    """Every class that a component config names, those of nested components included."""
+    if isinstance(node, Mapping):
+        if isinstance(node.get("provider"), str):
+            yield node["provider"]
+        for value in node.values():
+            yield from _providers(value)
+    elif isinstance(node, list | tuple):
+        for item in node:
+            yield from _providers(item)
+
+
+_SECRET = re.compile(r"(key|secret|password|authorization|token)$", re.IGNORECASE)
+
+
+def _without_secrets(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: "***" if _SECRET.search(key) else _without_secrets(value)
+            for key, value in node.items()
+        }
+    return [_without_secrets(item) for item in node] if isinstance(node, list) else node

@@ -1,0 +1,320 @@
+"""What agents reply: one typed reply per role, and the JSON schema that asks for it.
+
+The schema carries the policy ids, the rule ids and the length limits of the run, and nothing that
+varies from prompt to prompt: an endpoint compiles and caches it once. A reply of a constrained
+endpoint therefore cannot cite a policy that does not exist; a reply of an unconstrained one is held
+to the same ids when it is parsed (`parse_reply`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from policies import PolicySet
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
+"""Free text of a reply. This bound is for unconstrained endpoints; `ReplyLimits` is tighter."""
+
+
+def _limited(limit: str) -> dict[str, Any]:
+    """Marks a field whose schema takes its upper bound from `ReplyLimits`."""
+    return {"x-limit": limit}
+
+
+class ReplyLimits(BaseModel):
+    """How long a reply may be, as the schema asks for it. Small models run on without limits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    intents: int = Field(default=6, ge=1, le=20)
+    """Intents in one reply of the intent analyst."""
+    thoughts: int = Field(default=8, ge=1, le=20)
+    """Thoughts in a draft, and thoughts that one deliberator adds, corrects or disputes."""
+    thought_chars: int = Field(default=700, ge=40, le=5_000)
+    """Characters of one intent or thought."""
+    note_chars: int = Field(default=400, ge=20, le=5_000)
+    """Characters of a comment or a reason."""
+    response_chars: int = Field(default=4_000, ge=80, le=20_000)
+    """Characters of a response."""
+
+
+class ReplyContract(BaseModel):
+    """What a run's replies are held to: the ids that may be cited, and the limits."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy_of_rule: tuple[tuple[str, str], ...]
+    """Pairs of rule id and the policy id that it belongs to."""
+    policy_ids: tuple[str, ...]
+    """Ids of the policies, in the order of the set."""
+    limits: ReplyLimits = ReplyLimits()
+
+    @classmethod
+    def of(cls, policy_set: PolicySet, limits: ReplyLimits) -> ReplyContract:
+        """The contract of a policy set."""
+        pairs = tuple((rule.id, p.id) for p in policy_set.policies for rule in p.rules)
+        return cls(policy_of_rule=pairs, policy_ids=policy_set.policy_ids, limits=limits)
+
+
+class _Reply(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Intent(_Reply):
+    """One thing that the user wants, by the words or behind them."""
+
+    text: Text = Field(json_schema_extra=_limited("thought_chars"))
+    kind: Literal["explicit", "implicit"]
+    nature: Literal["benign", "harmful"]
+
+
+class Citation(_Reply):
+    """A thought with the policies and rules that it rests on."""
+
+    text: Text = Field(json_schema_extra=_limited("thought_chars"))
+    policies: list[str] = Field(min_length=1, max_length=5, json_schema_extra={"x-ids": "policies"})
+    rules: list[str] = Field(max_length=8, json_schema_extra={"x-ids": "rules"})
+
+    @field_validator("policies", "rules")
+    @classmethod
+    def _known(cls, ids: list[str], info: ValidationInfo) -> list[str]:
+        if not isinstance(info.context, ReplyContract):
+            return list(dict.fromkeys(ids))
+        if info.field_name == "policies":
+            known: tuple[str, ...] = info.context.policy_ids
+        else:
+            known = tuple(rule for rule, _ in info.context.policy_of_rule)
+        unknown = [i for i in ids if i not in known]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} does not exist; use only: {', '.join(known)}")
+        return list(dict.fromkeys(ids))
+
+
+class _Numbered(_Reply):
+    thought: int
+    """Number of the thought that is meant."""
+
+
+# Fields come in the order that a model should fill them in, the base classes' from right to left:
+# number first, then the text, then the citation.
+class Correction(Citation, _Numbered):
+    """A new wording (and citation) of a thought that stands already."""
+
+
+class Dispute(_Numbered):
+    """An objection to a thought, left for others to settle."""
+
+    reason: Text = Field(json_schema_extra=_limited("note_chars"))
+
+
+class IntentReply(_Reply):
+    """Reply of the intent analyst."""
+
+    role: Literal["intent_analyst"] = "intent_analyst"
+    intents: list[Intent] = Field(
+        min_length=1, max_length=20, json_schema_extra=_limited("intents")
+    )
+
+
+class DraftReply(_Reply):
+    """Reply of the drafter: the first thoughts and the first response."""
+
+    role: Literal["drafter"] = "drafter"
+    thoughts: list[Citation] = Field(
+        min_length=1, max_length=20, json_schema_extra=_limited("thoughts")
+    )
+    response: Text = Field(json_schema_extra=_limited("response_chars"))
+
+
+class DeliberationReply(_Reply):
+    """Reply of a deliberator: a verdict on the current version, and what it changes in it."""
+
+    role: Literal["deliberator"] = "deliberator"
+    comment: Text = Field(json_schema_extra=_limited("note_chars"))
+    verdict: Literal["accept", "revise"]
+    add: list[Citation] = Field(max_length=20, json_schema_extra=_limited("thoughts"))
+    correct: list[Correction] = Field(max_length=20, json_schema_extra=_limited("thoughts"))
+    dispute: list[Dispute] = Field(max_length=20, json_schema_extra=_limited("thoughts"))
+    response: Text | None = Field(json_schema_extra=_limited("response_chars"))
+
+
+class Keep(_Numbered):
+    """The thought stays as it is."""
+
+    decision: Literal["keep"]
+
+
+class _Rewriting(_Numbered):
+    decision: Literal["rewrite"]
+
+
+class Rewrite(Citation, _Rewriting):
+    """The thought stays in a new wording."""
+
+    why: Text = Field(json_schema_extra=_limited("note_chars"))
+
+
+DropReason: TypeAlias = Literal["deceptive", "redundant", "repetitive", "policy_inconsistent"]
+
+
+class Drop(_Numbered):
+    """The thought goes, for one of the paper's reasons."""
+
+    decision: Literal["drop"]
+    reason: DropReason
+    why: Text = Field(json_schema_extra=_limited("note_chars"))
+
+
+class RefinementReply(_Reply):
+    """Reply of the refiner: what becomes of the thoughts, and the final response."""
+
+    role: Literal["refiner"] = "refiner"
+    decisions: list[Annotated[Keep | Rewrite | Drop, Field(discriminator="decision")]] = Field(
+        max_length=100, json_schema_extra=_limited("thoughts")
+    )
+    response: Text | None = Field(json_schema_extra=_limited("response_chars"))
+
+
+Reply: TypeAlias = IntentReply | DraftReply | DeliberationReply | RefinementReply
+ReplyT = TypeVar("ReplyT", bound=BaseModel)
+
+
+def response_format(reply_type: type[BaseModel], contract: ReplyContract) -> dict[str, Any]:
+    """The JSON schema for a reply, as `response_format` takes it.
+
+    Args:
+        reply_type: One of the reply models of this module.
+        contract: Ids and limits of the run.
+
+    Returns:
+        ``{"type": "json_schema", "json_schema": {"name", "strict", "schema"}}``. Every property is
+        required and no other is allowed, as OpenAI's strict mode wants it.
+    """
+    schema = reply_type.model_json_schema()
+    return {
+        "type": "json_schema",
+        "json_schema": {
+            "name": reply_type.__name__,
+            "strict": True,
+            "schema": _finish_schema(schema, contract),
+        },
+    }
+
+
+def _finish_schema(node: Any, contract: ReplyContract) -> Any:
+    if isinstance(node, list):
+        return [_finish_schema(item, contract) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    out = {
+        key: _finish_schema(value, contract)
+        for key, value in node.items()
+        if key not in ("title", "description", "default", "discriminator", "x-limit", "x-ids")
+    }
+    if "oneOf" in out:  # OpenAI's strict mode knows anyOf alone; the variants exclude each other
+        out["anyOf"] = out.pop("oneOf")
+    if "properties" in out:
+        out["properties"].pop("role", None)  # ours, to tell replies apart; not the model's to say
+        out["required"] = list(out["properties"])
+        out["additionalProperties"] = False
+    if "x-limit" in node:
+        _set_bound(out, getattr(contract.limits, node["x-limit"]))
+    if "x-ids" in node:
+        rules = [rule for rule, _ in contract.policy_of_rule]
+        ids = list(contract.policy_ids) if node["x-ids"] == "policies" else rules
+        out["items"] = {"type": "string", "enum": ids}
+        out["maxItems"] = min(out["maxItems"], 3)
+    return out
+
+
+def _set_bound(node: dict[str, Any], bound: int) -> None:
+    for variant in node.get("anyOf", [node]):
+        if variant.get("type") == "string":
+            variant["maxLength"] = bound
+        elif variant.get("type") == "array":
+            variant["maxItems"] = bound
+
+
+class ReplyError(ValueError):
+    """A reply that is not what was asked for; the message is fit to be quoted to the model."""
+
+
+_THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
+_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+
+
+def find_json(raw: str) -> str | None:
+    """The JSON object in a reply, without what unconstrained models put around it.
+
+    Args:
+        raw: The text of the reply; may hold a ``<think>`` block, a code fence, words before or
+            after the object.
+
+    Returns:
+        The text of the first JSON object that is whole, or None.
+    """
+    text = _THINKING.sub("", raw, count=1)
+    fenced = _FENCED.search(text)
+    for candidate in (text, fenced.group(1) if fenced else ""):
+        start = candidate.find("{")
+        if start < 0:
+            continue
+        try:
+            _, length = json.JSONDecoder(strict=False).raw_decode(candidate[start:])
+        except (json.JSONDecodeError, RecursionError):
+            continue
+        return candidate[start : start + length]
+    return None
+
+
+def parse_reply(raw: str, reply_type: type[ReplyT], contract: ReplyContract) -> ReplyT:
+    """Reads a reply and holds it to the contract.
+
+    Args:
+        raw: The text as the model gave it.
+        reply_type: The reply model that was asked for.
+        contract: Ids and limits of the run.
+
+    Returns:
+        The parsed reply.
+
+    Raises:
+        ReplyError: The text holds no JSON object, or one of another shape, or cites an unknown id.
+    """
+    text = find_json(raw)
+    if text is None:
+        raise ReplyError("there is no whole JSON object in it")
+    try:
+        data = json.loads(text, strict=False)
+        data.pop("role", None)
+        return reply_type.model_validate(data, context=contract)
+    except ValidationError as error:
+        raise ReplyError(_describe(error)) from error
+
+
+def _describe(error: ValidationError, most: int = 4) -> str:
+    problems = []
+    for item in error.errors(include_url=False, include_input=False)[:most]:
+        where = ".".join(str(part) for part in item["loc"]) or "the object"
+        problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
+    left = error.error_count() - len(problems)
+    return "; ".join(problems) + (f"; and {left} more" if left > 0 else "")
+
+
+def rule_owners(contract: ReplyContract, rules: list[str]) -> list[str]:
+    """Policies that the rules belong to, in order and once each; unknown rules are passed over."""
+    owners = dict(contract.policy_of_rule)
+    return list(dict.fromkeys(owners[rule] for rule in rules if rule in owners))

@@ -1,0 +1,47 @@
+"""`aidsafe schema`: the JSON Schemas of what aidsafe writes and reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+
+from agents.models.model import ModelsFile
+from agents.persona import Persona
+from orchestration.recipe import Recipe
+from orchestration.record import CoTRecord
+from policies import PolicySet
+
+
+class SchemaName(StrEnum):
+    """What there is a schema of."""
+
+    record = "record"
+    policies = "policies"
+    persona = "persona"
+    recipe = "recipe"
+    models = "models"
+
+
+_MODELS: dict[SchemaName, type[BaseModel]] = {
+    SchemaName.record: CoTRecord,
+    SchemaName.policies: PolicySet,
+    SchemaName.persona: Persona,
+    SchemaName.recipe: Recipe,
+    SchemaName.models: ModelsFile,
+}
+
+
+def schema(
+    name: Annotated[SchemaName, typer.Argument(help="What to print the schema of.")],
+) -> None:
+    """Print a JSON Schema: of the record, or of the YAML files that you edit.
+
+    Example: aidsafe schema record
+    """
+    text = json.dumps(_MODELS[name].model_json_schema(mode="serialization"), indent=2)
+    sys.stdout.write(text + "\n")

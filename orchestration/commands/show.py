@@ -1,0 +1,124 @@
+"""`aidsafe show`: the records of a run, or one of them turn by turn."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from orchestration.commands import options
+from orchestration.commands.output import out
+from orchestration.journal import FILE_NAME, Journal
+from orchestration.record import CoTRecord
+from orchestration.view import clean, print_transcript, table
+from policies import InputError
+
+
+def show(
+    source: Annotated[
+        Path, typer.Argument(help="A run folder, or a file of records; - for standard input.")
+    ],
+    prompt_id: Annotated[
+        str | None, typer.Argument(help="Show this record, turn by turn.", show_default=False)
+    ] = None,
+    outcome: Annotated[
+        str | None, typer.Option(help="List records of this outcome only.", show_default=False)
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="List so many at most.", show_default=False)
+    ] = None,
+    instructions: Annotated[
+        bool, typer.Option("--instructions", help="Show what each agent was told, too.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """List the records of a run, or read one of them turn by turn.
+
+    Example: aidsafe show runs/first p1a2b3c4d5e6
+    """
+    if prompt_id is None:
+        _list(_records(source, outcome), limit, json)
+        return
+    found = next((r for r in _records(source, None, prompt_id) if r.id == prompt_id), None)
+    if found is None:
+        raise InputError(
+            f"There is no record '{prompt_id}' in {source}.", f"List them: aidsafe show {source}"
+        )
+    if json:
+        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+    else:
+        print_transcript(out(), found, instructions)
+
+
+def _list(records: Iterator[CoTRecord], limit: int | None, json: bool) -> None:
+    rows = table("id", "outcome", "stopped by", "rounds", "thoughts", "removed", "prompt")
+    rows.columns[-1].no_wrap = True
+    for number, record in enumerate(records):
+        if limit is not None and number >= limit:
+            break
+        if json:
+            sys.stdout.write(record.model_dump_json() + "\n")
+            continue
+        rows.add_row(
+            record.id,
+            record.outcome,
+            clean(record.stop_reason or ""),
+            str(record.rounds),
+            str(len(record.thoughts)),
+            str(len(record.removed_thoughts)),
+            " ".join(clean(record.prompt).split())[:70],
+        )
+    if not json:
+        out().print(rows)
+
+
+def _records(
+    source: Path, outcome: str | None, prompt_id: str | None = None
+) -> Iterator[CoTRecord]:
+    if str(source) == "-" or source.is_file():
+        for record in _from_file(source):
+            if outcome in (None, record.outcome):
+                yield record
+        return
+    if not source.exists():
+        raise InputError(f"There is no {source}.", "Name a run folder or a file of records.")
+    journal = Journal(source / FILE_NAME)
+    try:
+        if prompt_id is not None:
+            found = journal.record(prompt_id)
+            yield from [found] if found else []
+        else:
+            yield from journal.records(outcome)
+    finally:
+        journal.close()
+
+
+def _from_file(source: Path) -> Iterator[CoTRecord]:
+    """Records from JSONL, or from a file that holds a single one over several lines."""
+    name = "standard input" if str(source) == "-" else str(source)
+    try:
+        text = sys.stdin.read() if str(source) == "-" else source.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        raise InputError(
+            f"{name} cannot be read as text.", "Name a run folder or a JSONL file of records."
+        ) from None
+    if not text.strip():
+        raise InputError(f"{name} is empty.", "Name a run folder or a JSONL file of records.")
+    try:
+        yield CoTRecord.model_validate_json(text)
+        return
+    except ValidationError:
+        pass
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield CoTRecord.model_validate_json(line)
+            except ValidationError:
+                raise InputError(
+                    f"{name}:{number}: this is not a record.",
+                    "Name a file that `aidsafe export` or `aidsafe chat --json` wrote.",
+                ) from None

@@ -1,0 +1,224 @@
+"""Recipes: which personas take part, in what order, and when the circle ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from autogen_agentchat.base import TerminationCondition
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from agents.layout import Briefing
+from agents.models.model import Model
+from agents.persona import Persona, find_persona
+from agents.replies import ReplyLimits
+from agents.roles import make_agent
+from agents.turns import Role
+from orchestration.chat import DeliberationChat
+from orchestration.termination import (
+    ConsensusTermination,
+    RoundBudgetTermination,
+    TokenBudgetTermination,
+)
+from policies import InputError, PolicySet, load_yaml
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+
+
+class Recipe(BaseModel):
+    """A recipe: the personas of opening, circle and closing, and the circle's budget."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    """Name of the recipe."""
+    description: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    """One line: what it is for."""
+    intent_analyst: Name = "intent_analyst"
+    """Persona that takes the prompt apart."""
+    drafter: Name = "drafter"
+    """Persona that writes the first thoughts and response."""
+    circle: tuple[Name, ...] = Field(min_length=1, max_length=12)
+    """Personas of the deliberators, in the order in which they speak."""
+    refiner: Name = "refiner"
+    """Persona that settles the final chain."""
+    rounds: int = Field(default=3, ge=1, le=50)
+    """The deliberation budget: rounds after which the circle ends without consensus."""
+    quorum: int | Literal["all"] = "all"
+    """How many deliberators must accept the current version for consensus."""
+    token_budget: int | None = Field(default=None, ge=1)
+    """Tokens (prompts and replies) after which the circle ends; no such bound if left out."""
+    limits: ReplyLimits = ReplyLimits()
+    """How long replies may be."""
+
+    @cached_property
+    def hash(self) -> str:
+        """Fingerprint of the recipe's content, as records cite it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def termination(self) -> TerminationCondition:
+        """A new termination condition: consensus, or one of the budgets."""
+        quorum = None if self.quorum == "all" else self.quorum
+        condition: TerminationCondition = ConsensusTermination(self.circle, quorum)
+        condition |= RoundBudgetTermination(self.circle, self.rounds)
+        if self.token_budget is not None:
+            condition |= TokenBudgetTermination(self.token_budget)
+        return condition
+
+
+def recipe_files() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        name_or_path: Name of a shipped recipe, or path of a YAML file.
+
+    Raises:
+        InputError: There is no such recipe.
+        YamlError: With every problem of the file.
+    """
+    files = recipe_files()
+    is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+    if not is_path and name_or_path not in files:
+        raise InputError(
+            f"There is no recipe '{name_or_path}'.",
+            f"Use one of {', '.join(files)}, or the path of a recipe YAML.",
+        )
+    path = Path(name_or_path) if is_path else files[name_or_path]
+    return load_yaml(path, Recipe, checks=[_check_circle])
+
+
+def _check_circle(data: Any) -> Sequence[tuple[tuple[str | int, ...], str, str]]:
+    """What the types cannot say: no name twice, a quorum that can be reached."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("circle"), list):
+        return []
+    circle, quorum = data["circle"], data.get("quorum")
+    problems: list[tuple[tuple[str | int, ...], str, str]] = [
+        (
+            ("circle", index),
+            f"The persona '{name}' is in the circle twice.",
+            "Name every persona once; rounds say how often each speaks.",
+        )
+        for index, name in enumerate(circle)
+        if name in circle[:index]
+    ]
+    if isinstance(quorum, int) and not 1 <= quorum <= len(circle):
+        problems.append(
+            (
+                ("quorum",),
+                f"The quorum of {quorum} cannot be reached by a circle of {len(circle)}.",
+                f"Set it to a number from 1 to {len(circle)}, or to all.",
+            )
+        )
+    return problems
+
+
+class Cast:
+    """A recipe with everything it names: personas, policies and models. Makes chats.
+
+    Args:
+        recipe: The recipe.
+        policy_set: What is reasoned over.
+        personas: The recipe's personas by name.
+        models: Models by name; personas that name none use `default`.
+
+    Raises:
+        InputError: A persona is of the wrong role for its place, or names a model that there
+            is not.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        policy_set: PolicySet,
+        personas: Mapping[str, Persona],
+        models: Mapping[str, Model],
+    ) -> None:
+        self.recipe = recipe
+        self.policy_set = policy_set
+        self.personas = personas
+        self.models = models
+        self.briefing = Briefing(policy_set, recipe.limits)
+        for name, role in _places(recipe):
+            persona = personas[name]
+            if persona.role != role:
+                raise InputError(
+                    f"The recipe '{recipe.name}' needs a {role}, but '{name}' is a {persona.role}.",
+                    "Put a persona of the right role in its place.",
+                )
+            self._models_of(persona)
+
+    @classmethod
+    def load(
+        cls,
+        recipe: Recipe,
+        policy_set: PolicySet,
+        models: Mapping[str, Model],
+        personas_folder: Path | None = None,
+    ) -> Self:
+        """Finds the recipe's personas, shipped or in the user's folder."""
+        names = [name for name, _ in _places(recipe)]
+        personas = {name: find_persona(name, personas_folder) for name in names}
+        return cls(recipe, policy_set, personas, models)
+
+    def _models_of(self, persona: Persona) -> list[Model]:
+        names = [persona.model or "default", *persona.fallback_models]
+        for name in names:
+            if name not in self.models:
+                raise InputError(
+                    f"The persona '{persona.name}' names the model '{name}', which there is not.",
+                    f"Configured are: {', '.join(self.models)}; add it with --models FILE.",
+                )
+        return [self.models[name] for name in names]
+
+    @property
+    def models_in_use(self) -> list[Model]:
+        """The models that this cast may call, each once."""
+        found: dict[str, Model] = {}
+        for name, _ in _places(self.recipe):
+            for model in self._models_of(self.personas[name]):
+                found.setdefault(model.name, model)
+        return list(found.values())
+
+    def make_chat(self, wrap: Callable[[Model], Model] = lambda model: model) -> DeliberationChat:
+        """A new chat for one prompt.
+
+        Args:
+            wrap: Applied to every model that an agent is given: the place for a journal, which
+                needs to know whose reply it keeps.
+        """
+
+        def agent(name: str) -> Any:
+            persona = self.personas[name]
+            models = [wrap(model) for model in self._models_of(persona)]
+            return make_agent(persona, self.briefing, models)
+
+        recipe = self.recipe
+        return DeliberationChat(
+            [agent(name) for name in recipe.circle],
+            opening=[agent(recipe.intent_analyst), agent(recipe.drafter)],
+            closing=[agent(recipe.refiner)],
+            termination_condition=recipe.termination(),
+            name=recipe.name,
+            description=recipe.description,
+        )
+
+
+def _places(recipe: Recipe) -> list[tuple[str, Role]]:
+    return [
+        (recipe.intent_analyst, "intent_analyst"),
+        (recipe.drafter, "drafter"),
+        *((name, "deliberator") for name in recipe.circle),
+        (recipe.refiner, "refiner"),
+    ]

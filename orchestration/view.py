@@ -1,0 +1,126 @@
+"""Turns and records as a person reads them, on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from agents.turns import Turn, describe_turn
+from orchestration.record import CoTRecord
+
+_COLOURS = {
+    "intent_analyst": ("magenta",),
+    "drafter": ("blue",),
+    "deliberator": ("green", "yellow", "cyan", "bright_red", "bright_blue"),
+    "refiner": ("bright_magenta",),
+    "guest": ("white",),
+}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """Text without control characters: a reply must not drive the reader's terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+class TurnPrinter:
+    """Prints turns, each agent in its colour."""
+
+    def __init__(self, console: Console, instructions: bool = False) -> None:
+        self._console = console
+        self._instructions = instructions
+        self._styles: dict[str, str] = {}
+
+    def _style(self, turn: Turn) -> str:
+        if turn.agent not in self._styles:
+            colours = _COLOURS[turn.role]
+            taken = sum(style in colours for style in self._styles.values())
+            self._styles[turn.agent] = colours[taken % len(colours)]
+        return self._styles[turn.agent]
+
+    def print(self, turn: Turn) -> None:
+        """One turn: who, where in the chat, what was said, and what it cost."""
+        style = self._style(turn)
+        head = Text(turn.agent, style=f"bold {style}")
+        if turn.round:
+            head.append(f"  round {turn.round}", style="dim")
+        head.append(
+            f"  {turn.latency:.1f} s, {turn.usage.prompt_tokens} + "
+            f"{turn.usage.completion_tokens} tokens, {turn.usage.cached_tokens} cached",
+            style="dim",
+        )
+        self._console.print(head)
+        if self._instructions:
+            self._console.print(Text(clean(turn.instruction), style="dim italic"))
+        for call in turn.discarded:
+            self._console.print(Text(f"(asked again: {clean(call.problem or '')})", style="dim"))
+        self._console.print(Text(clean(describe_turn(turn)), style=style))
+        self._console.print()
+
+
+def print_record(console: Console, record: CoTRecord) -> None:
+    """What came of the chat: outcome, final chain and response."""
+    console.print(Text("record", style="bold underline"))
+    end = f"stopped by {record.stop_reason} after {_count(record.rounds, 'round')}"
+    if record.outcome != "completed":
+        console.print(Text(f"{record.outcome}: {clean(record.problem or '')}", style="bold red"))
+    else:
+        console.print(Text(f"{record.outcome}, {end}", style="bold"))
+        for number, thought in enumerate(record.thoughts, 1):
+            cited = ", ".join([*thought.policies, *thought.rules])
+            line = Text(f"{number}. {clean(thought.text)} ")
+            line.append(f"[{cited}]", style="cyan")
+            line.append(f" {thought.author}", style="dim")
+            console.print(line)
+        console.print(Text(f"Response: {clean(record.response or '')}", style="bold"))
+    for removed in record.removed_thoughts:
+        console.print(
+            Text(
+                f"removed {removed.thought.id} ({removed.reason}, by {removed.by}): "
+                f"{clean(removed.thought.text)}"
+                + (f" / {clean(removed.why)}" if removed.why else ""),
+                style="dim",
+            )
+        )
+    usage = record.usage
+    console.print(
+        Text(
+            f"{_count(len(record.turns), 'turn')}, {usage.prompt_tokens} prompt tokens "
+            f"({usage.cached_tokens} cached), {usage.completion_tokens} completion tokens, "
+            f"{record.latency:.1f} s of model time",
+            style="dim",
+        )
+    )
+
+
+def print_transcript(console: Console, record: CoTRecord, instructions: bool = False) -> None:
+    """A whole record, turn by turn."""
+    console.print(Text(f"{record.id}  ", style="bold").append(clean(record.prompt)))
+    origin = record.provenance
+    console.print(
+        Text(
+            f"{origin.policy_set}, recipe {origin.recipe}, {origin.started_at}, "
+            f"aidsafe {origin.aidsafe}",
+            style="dim",
+        )
+    )
+    console.print()
+    printer = TurnPrinter(console, instructions)
+    for turn in record.turns:
+        printer.print(turn)
+    print_record(console, record)
+
+
+def table(*columns: str) -> Table:
+    """An empty table in the house style."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,258 @@
+"""The types of policies: what a rule, a policy and a policy set are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from policies.consistency import find_policy_conflicts, find_set_conflicts
+from policies.problems import FieldError, Finding, quote
+
+
+def _clean(text: str) -> str:
+    """Joins the lines of a text, so that how it is wrapped changes neither prompt nor hash."""
+    for character in text:
+        if character not in "\t\n\r" and unicodedata.category(character) in ("Cc", "Cs"):
+            raise FieldError(
+                f"A text holds a control character (code {ord(character):#x}).", "Delete it."
+            )
+    return " ".join(text.split())
+
+
+def _of_form(pattern: str, kind: str, form: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value) is None:
+            raise FieldError(f"{quote(value)} is not a valid {kind}.", f"Use {form}.")
+        return value
+
+    return AfterValidator(check)
+
+
+Title = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=120),
+    AfterValidator(_clean),
+]
+"""A name for people."""
+
+Text = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=2000),
+    AfterValidator(_clean),
+]
+"""A sentence or a paragraph, on one line however it was wrapped."""
+
+Note = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=2000), AfterValidator(_clean)
+]
+"""A text that may be empty."""
+
+PolicyId = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True),
+    _of_form(
+        r"[a-z][a-z0-9_]{1,47}",
+        "policy id",
+        "lower-case letters, digits and underscores, beginning with a letter, 2 to 48 in all, such "
+        'as "fraud_deception"',
+    ),
+]
+"""Names a policy or a policy set; models cite it."""
+
+RuleId = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True),
+    _of_form(
+        r"[A-Za-z][A-Za-z0-9_.-]{0,23}",
+        "rule id",
+        "letters, digits, dots, hyphens and underscores, beginning with a letter, at most 24 in "
+        'all, such as "FD1"',
+    ),
+]
+"""Names a rule, once in a whole policy set; models cite it."""
+
+Version = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True),
+    _of_form(
+        r"[0-9A-Za-z][0-9A-Za-z.+-]{0,31}",
+        "version",
+        'digits, letters, dots, hyphens and plus signs, such as "1.0"',
+    ),
+]
+"""Told to people; programs compare hashes."""
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copies by validating anew; pydantic's own copy would keep the cached ids and hash."""
+        return self.model_validate({**self.model_dump(), **(update or {})})
+
+
+class Rule(_Frozen):
+    """One thing that a policy demands or forbids."""
+
+    id: RuleId
+    """Unique in the whole policy set."""
+
+    text: Text
+    """The rule, as a sentence that can be judged kept or broken."""
+
+
+class ResponseGuide(_Frozen):
+    """How to respond to a prompt that a policy bears upon."""
+
+    help: Text
+    """When to help in full."""
+
+    help_safely: Text
+    """When to help with part of what is asked, and how."""
+
+    decline: Text
+    """When to decline, and why."""
+
+
+class Overlap(_Frozen):
+    """Another policy of the set that bears upon the same prompts."""
+
+    policy: PolicyId
+    """The other policy."""
+
+    prevails: PolicyId
+    """The policy that decides: the other one, or the one that states this overlap."""
+
+    note: Note = ""
+    """Where they meet, or why that one prevails."""
+
+
+class Policy(_Frozen):
+    """What a model may and may not do in one area of harm."""
+
+    id: PolicyId
+    """Cited by thoughts."""
+
+    title: Title
+    """Its name for people."""
+
+    version: Version
+    """Its writer's version of it."""
+
+    definition: Text
+    """What the policy is about."""
+
+    rules: tuple[Rule, ...] = Field(min_length=1, max_length=50)
+    """What it demands and forbids."""
+
+    allowed: tuple[Text, ...] = Field(max_length=50)
+    """What stays allowed though it looks close; it holds over-refusal down."""
+
+    respond: ResponseGuide
+    """How to respond."""
+
+    overlaps: tuple[Overlap, ...] = Field(default=(), max_length=50)
+    """Where it meets other policies; an overlap need be stated by only one of the two."""
+
+    @property
+    def hash(self) -> str:
+        """Changes if and only if the content does: `sha256:` and 16 hexadecimal digits."""
+        return _hash(self)
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> Self:
+        return _consistent(self, find_policy_conflicts)
+
+
+class PolicySet(_Frozen):
+    """The policies that are reasoned over together."""
+
+    id: PolicyId
+    """Its name in commands and records."""
+
+    title: Title
+    """Its name for people."""
+
+    version: Version
+    """Its writer's version of it."""
+
+    description: Text
+    """What the set is for; told to people, not to models."""
+
+    source: Note = ""
+    """What it was written after; told to people, not to models."""
+
+    policies: tuple[Policy, ...] = Field(min_length=1, max_length=100)
+    """In the order in which models see them."""
+
+    @cached_property
+    def policy_ids(self) -> tuple[str, ...]:
+        """The ids of all policies, in file order."""
+        return tuple(policy.id for policy in self.policies)
+
+    @cached_property
+    def rule_ids(self) -> tuple[str, ...]:
+        """The ids of all rules, in file order."""
+        return tuple(self._policy_of)
+
+    @cached_property
+    def hash(self) -> str:
+        """Changes if and only if the content does: `sha256:` and 16 hexadecimal digits."""
+        return _hash(self)
+
+    @cached_property
+    def _policy_of(self) -> dict[str, str]:
+        return {rule.id: policy.id for policy in self.policies for rule in policy.rules}
+
+    def policy_of_rule(self, rule_id: str) -> str:
+        """Returns the id of the policy that holds a rule.
+
+        Raises:
+            KeyError: If no policy of the set holds it.
+        """
+        return self._policy_of[rule_id]
+
+    def get(self, policy_id: str) -> Policy:
+        """Returns a policy by its id.
+
+        Raises:
+            KeyError: If the set does not hold it.
+        """
+        for policy in self.policies:
+            if policy.id == policy_id:
+                return policy
+        raise KeyError(policy_id)
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> Self:
+        return _consistent(self, find_set_conflicts)
+
+
+def _consistent(model: T, find: Callable[[Any], Iterable[Finding]]) -> T:
+    for _, cause, remedy in find(model.model_dump()):
+        raise FieldError(cause, remedy)
+    return model
+
+
+def _hash(model: BaseModel) -> str:
+    # Defaults are left out, so that a field added later changes no hash until it is used.
+    content = model.model_dump(mode="json", exclude_defaults=True)
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"
