@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from agents.replies import (
     Citation,
@@ -56,7 +56,7 @@ class Thought(BaseModel):
     """Round in which it was written; 0 in the opening and the closing."""
     replaces: int | None = None
     """Id of the thought that this one is a new wording of."""
-    objections: list[Objection] = []
+    objections: list[Objection] = Field(default_factory=list)
 
 
 RemovalReason: TypeAlias = DropReason | Literal["corrected", "rewritten"]
@@ -104,7 +104,8 @@ class Deliberation:
         Returns:
             What the turn does to the current version, for a deliberator's turn: a turn that changes
             anything `revises`, whatever its verdict says; one that accepts, changes nothing and
-            disputes nothing `accepts`; any other is `neither`. None for other roles.
+            disputes nothing `accepts`; any other is `neither`. A response or a thought that is
+            repeated as it stands is no change. None for other roles.
         """
         reply = turn.reply
         if isinstance(reply, IntentReply):
@@ -124,7 +125,7 @@ class Deliberation:
         standing = {thought.id: thought for thought in self.thoughts}
         for correction in reply.correct:
             old = self._find(correction.thought, standing)
-            if old is not None:
+            if old is not None and not self._says_the_same(old, correction):
                 del standing[old.id]
                 new = self._replace(old, correction, turn, "corrected", "")
                 done.append(f"corrected {old.id}, now {new.id}")
@@ -155,6 +156,7 @@ class Deliberation:
         return stance
 
     def _refine(self, reply: RefinementReply, turn: Turn) -> None:
+        done: list[str] = []
         standing = {thought.id: thought for thought in self.thoughts}
         for decision in reply.decisions:
             thought = self._find(decision.thought, standing)
@@ -162,9 +164,12 @@ class Deliberation:
                 continue
             del standing[thought.id]  # the first decision on a thought counts
             if isinstance(decision, Rewrite):
-                self._replace(thought, decision, turn, "rewritten", decision.why)
+                if not self._says_the_same(thought, decision):
+                    new = self._replace(thought, decision, turn, "rewritten", decision.why)
+                    done.append(f"rewrote {thought.id}, now {new.id}")
             elif decision.decision == "drop":
-                self.thoughts.remove(thought)
+                done.append(f"dropped {thought.id}")
+                del self.thoughts[self._place(thought)]
                 self.removed.append(
                     RemovedThought(
                         thought=thought,
@@ -176,6 +181,8 @@ class Deliberation:
                 )
         if reply.response is not None and reply.response != self.response:
             self._respond(reply.response, turn)
+            done.append("rewrote the response")
+        self.ledger.append(f"{turn.agent} {', '.join(done) or 'changed nothing'}.")
 
     def _find(self, number: int, standing: Mapping[int, Thought]) -> Thought | None:
         """The thought that a reply means, of those that stood when it was asked for."""
@@ -183,12 +190,27 @@ class Deliberation:
         self.ignored_references += thought is None
         return thought
 
-    def _add(self, citation: Citation, turn: Turn, replaces: Thought | None = None) -> Thought:
+    def _policies(self, citation: Citation) -> list[str]:
+        """The policies that are cited, and those of the rules that are."""
         owners = rule_owners(self.contract, citation.rules)
+        return list(dict.fromkeys([*citation.policies, *owners]))
+
+    def _says_the_same(self, thought: Thought, citation: Citation) -> bool:
+        return (
+            thought.text == citation.text
+            and set(thought.policies) == set(self._policies(citation))
+            and set(thought.rules) == set(citation.rules)
+        )
+
+    def _place(self, thought: Thought) -> int:
+        # By number: to compare the thoughts themselves would compare all of their fields.
+        return next(i for i, standing in enumerate(self.thoughts) if standing.id == thought.id)
+
+    def _add(self, citation: Citation, turn: Turn, replaces: Thought | None = None) -> Thought:
         thought = Thought(
             id=self._next_id,
             text=citation.text,
-            policies=list(dict.fromkeys([*citation.policies, *owners])),
+            policies=self._policies(citation),
             rules=list(citation.rules),
             author=turn.agent,
             round=turn.round,
@@ -198,7 +220,7 @@ class Deliberation:
         if replaces is None:
             self.thoughts.append(thought)
         else:
-            self.thoughts[self.thoughts.index(replaces)] = thought
+            self.thoughts[self._place(replaces)] = thought
         return thought
 
     def _replace(

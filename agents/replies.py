@@ -3,22 +3,20 @@
 The schema carries the policy ids, the rule ids and the length limits of the run, and nothing that
 varies from prompt to prompt: an endpoint compiles and caches it once. A reply of a constrained
 endpoint therefore cannot cite a policy that does not exist; a reply of an unconstrained one is held
-to the same ids when it is parsed (`parse_reply`).
+to the same ids when it is parsed (`agents.parsing`).
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -42,7 +40,11 @@ class ReplyLimits(BaseModel):
     intents: int = Field(default=6, ge=1, le=20)
     """Intents in one reply of the intent analyst."""
     thoughts: int = Field(default=8, ge=1, le=20)
-    """Thoughts in a draft, and thoughts that one deliberator adds, corrects or disputes."""
+    """Thoughts in a draft."""
+    changes: int = Field(default=4, ge=1, le=20)
+    """Thoughts that one deliberator adds in a turn, and as many that it corrects and disputes."""
+    decisions: int = Field(default=24, ge=1, le=100)
+    """Decisions of the refiner: it judges the thoughts of all rounds. Others are kept."""
     thought_chars: int = Field(default=700, ge=40, le=5_000)
     """Characters of one intent or thought."""
     note_chars: int = Field(default=400, ge=20, le=5_000)
@@ -67,6 +69,11 @@ class ReplyContract(BaseModel):
         """The contract of a policy set."""
         pairs = tuple((rule.id, p.id) for p in policy_set.policies for rule in p.rules)
         return cls(policy_of_rule=pairs, policy_ids=policy_set.policy_ids, limits=limits)
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Policy id of each rule id. Treat as read-only."""
+        return dict(self.policy_of_rule)
 
 
 class _Reply(BaseModel):
@@ -93,13 +100,12 @@ class Citation(_Reply):
     def _known(cls, ids: list[str], info: ValidationInfo) -> list[str]:
         if not isinstance(info.context, ReplyContract):
             return list(dict.fromkeys(ids))
-        if info.field_name == "policies":
-            known: tuple[str, ...] = info.context.policy_ids
-        else:
-            known = tuple(rule for rule, _ in info.context.policy_of_rule)
-        unknown = [i for i in ids if i not in known]
+        contract = info.context
+        known = contract.policy_ids if info.field_name == "policies" else contract.owners
+        unknown = [i if len(i) <= 60 else f"{i[:57]}..." for i in ids if i not in known]
         if unknown:
-            raise ValueError(f"{', '.join(unknown)} does not exist; use only: {', '.join(known)}")
+            do = "does" if len(unknown) == 1 else "do"
+            raise ValueError(f"{', '.join(unknown)} {do} not exist; use only: {', '.join(known)}")
         return list(dict.fromkeys(ids))
 
 
@@ -145,9 +151,9 @@ class DeliberationReply(_Reply):
     role: Literal["deliberator"] = "deliberator"
     comment: Text = Field(json_schema_extra=_limited("note_chars"))
     verdict: Literal["accept", "revise"]
-    add: list[Citation] = Field(max_length=20, json_schema_extra=_limited("thoughts"))
-    correct: list[Correction] = Field(max_length=20, json_schema_extra=_limited("thoughts"))
-    dispute: list[Dispute] = Field(max_length=20, json_schema_extra=_limited("thoughts"))
+    add: list[Citation] = Field(max_length=20, json_schema_extra=_limited("changes"))
+    correct: list[Correction] = Field(max_length=20, json_schema_extra=_limited("changes"))
+    dispute: list[Dispute] = Field(max_length=20, json_schema_extra=_limited("changes"))
     response: Text | None = Field(json_schema_extra=_limited("response_chars"))
 
 
@@ -183,13 +189,12 @@ class RefinementReply(_Reply):
 
     role: Literal["refiner"] = "refiner"
     decisions: list[Annotated[Keep | Rewrite | Drop, Field(discriminator="decision")]] = Field(
-        max_length=100, json_schema_extra=_limited("thoughts")
+        max_length=100, json_schema_extra=_limited("decisions")
     )
     response: Text | None = Field(json_schema_extra=_limited("response_chars"))
 
 
 Reply: TypeAlias = IntentReply | DraftReply | DeliberationReply | RefinementReply
-ReplyT = TypeVar("ReplyT", bound=BaseModel)
 
 
 def response_format(reply_type: type[BaseModel], contract: ReplyContract) -> dict[str, Any]:
@@ -219,8 +224,10 @@ def _finish_schema(node: Any, contract: ReplyContract) -> Any:
         return [_finish_schema(item, contract) for item in node]
     if not isinstance(node, Mapping):
         return node
-    out = {
-        key: _finish_schema(value, contract)
+    out: dict[str, Any] = {
+        key: {name: _finish_schema(part, contract) for name, part in value.items()}
+        if key in ("properties", "$defs")  # their keys are names, not words of JSON Schema
+        else _finish_schema(value, contract)
         for key, value in node.items()
         if key not in ("title", "description", "default", "discriminator", "x-limit", "x-ids")
     }
@@ -233,8 +240,7 @@ def _finish_schema(node: Any, contract: ReplyContract) -> Any:
     if "x-limit" in node:
         _set_bound(out, getattr(contract.limits, node["x-limit"]))
     if "x-ids" in node:
-        rules = [rule for rule, _ in contract.policy_of_rule]
-        ids = list(contract.policy_ids) if node["x-ids"] == "policies" else rules
+        ids = list(contract.policy_ids if node["x-ids"] == "policies" else contract.owners)
         out["items"] = {"type": "string", "enum": ids}
         out["maxItems"] = min(out["maxItems"], 3)
     return out
@@ -248,73 +254,7 @@ def _set_bound(node: dict[str, Any], bound: int) -> None:
             variant["maxItems"] = bound
 
 
-class ReplyError(ValueError):
-    """A reply that is not what was asked for; the message is fit to be quoted to the model."""
-
-
-_THINKING = re.compile(r"^\s*<think>.*?</think>", re.DOTALL)
-_FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
-
-
-def find_json(raw: str) -> str | None:
-    """The JSON object in a reply, without what unconstrained models put around it.
-
-    Args:
-        raw: The text of the reply; may hold a ``<think>`` block, a code fence, words before or
-            after the object.
-
-    Returns:
-        The text of the first JSON object that is whole, or None.
-    """
-    text = _THINKING.sub("", raw, count=1)
-    fenced = _FENCED.search(text)
-    for candidate in (text, fenced.group(1) if fenced else ""):
-        start = candidate.find("{")
-        if start < 0:
-            continue
-        try:
-            _, length = json.JSONDecoder(strict=False).raw_decode(candidate[start:])
-        except (json.JSONDecodeError, RecursionError):
-            continue
-        return candidate[start : start + length]
-    return None
-
-
-def parse_reply(raw: str, reply_type: type[ReplyT], contract: ReplyContract) -> ReplyT:
-    """Reads a reply and holds it to the contract.
-
-    Args:
-        raw: The text as the model gave it.
-        reply_type: The reply model that was asked for.
-        contract: Ids and limits of the run.
-
-    Returns:
-        The parsed reply.
-
-    Raises:
-        ReplyError: The text holds no JSON object, or one of another shape, or cites an unknown id.
-    """
-    text = find_json(raw)
-    if text is None:
-        raise ReplyError("there is no whole JSON object in it")
-    try:
-        data = json.loads(text, strict=False)
-        data.pop("role", None)
-        return reply_type.model_validate(data, context=contract)
-    except ValidationError as error:
-        raise ReplyError(_describe(error)) from error
-
-
-def _describe(error: ValidationError, most: int = 4) -> str:
-    problems = []
-    for item in error.errors(include_url=False, include_input=False)[:most]:
-        where = ".".join(str(part) for part in item["loc"]) or "the object"
-        problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
-    left = error.error_count() - len(problems)
-    return "; ".join(problems) + (f"; and {left} more" if left > 0 else "")
-
-
-def rule_owners(contract: ReplyContract, rules: list[str]) -> list[str]:
+def rule_owners(contract: ReplyContract, rules: Sequence[str]) -> list[str]:
     """Policies that the rules belong to, in order and once each; unknown rules are passed over."""
-    owners = dict(contract.policy_of_rule)
+    owners = contract.owners
     return list(dict.fromkeys(owners[rule] for rule in rules if rule in owners))

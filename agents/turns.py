@@ -12,13 +12,8 @@ from typing import Annotated, Literal, TypeAlias
 from autogen_agentchat.messages import MessageFactory, StructuredMessage
 from pydantic import BaseModel, ConfigDict, Field
 
-from agents.replies import (
-    DeliberationReply,
-    DraftReply,
-    IntentReply,
-    RefinementReply,
-    find_json,
-)
+from agents.parsing import find_json
+from agents.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
 
 Role: TypeAlias = Literal["intent_analyst", "drafter", "deliberator", "refiner"]
 TurnOutcome: TypeAlias = Literal["completed", "refused", "malformed", "truncated"]
@@ -58,7 +53,7 @@ class Call(BaseModel):
     """Text of the reply, unchanged."""
     finish_reason: str
     """`stop`, `length`, `content_filter`, or `unknown`."""
-    usage: Usage = Usage()
+    usage: Usage = Field(default_factory=Usage)
     latency: float = 0.0
     """Seconds from the request to the whole reply."""
     problem: str | None = None
@@ -97,9 +92,10 @@ class Turn(Call):
         """The reply as later turns see it.
 
         Unconstrained models put thinking and code fences around the object: only the object is
-        passed on. For constrained ones it is the reply itself, to the byte.
+        passed on. For constrained ones it is the reply itself, to the byte. Never empty: some
+        endpoints refuse empty messages.
         """
-        return find_json(self.raw) or self.raw
+        return find_json(self.raw) or self.raw or "(nothing)"
 
     @property
     def total_usage(self) -> Usage:

@@ -10,14 +10,12 @@ For a circle alone it says the same messages in the same order as `RoundRobinGro
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
-from typing import Any, Self, cast
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any, Literal, Self
 
 from autogen_agentchat.base import ChatAgent, Response, TaskResult, Team, TerminationCondition
 from autogen_agentchat.messages import (
-    BaseAgentEvent,
     BaseChatMessage,
     MessageFactory,
     ModelClientStreamingChunkEvent,
@@ -25,11 +23,11 @@ from autogen_agentchat.messages import (
     TextMessage,
 )
 from autogen_core import CancellationToken, Component, ComponentModel
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agents.turns import TurnMessage, TurnOutcome, message_factory
-
-Message = BaseAgentEvent | BaseChatMessage
+from orchestration.interruption import Interruption
+from orchestration.thread import Message, Slice, Thread, Watch
 
 
 class DeliberationChatConfig(BaseModel):
@@ -44,12 +42,31 @@ class DeliberationChatConfig(BaseModel):
     max_turns: int | None = None
 
 
+class DeliberationChatState(BaseModel):
+    """What `save_state` gives: every message once; the rest names them by their place."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["DeliberationChatState"] = "DeliberationChatState"
+    version: Literal[1] = 1
+    thread: list[dict[str, Any]]
+    unread: dict[str, list[int]]
+    watched: list[Slice]
+    opened: int
+    next: int
+    turns: int
+    closed: int
+    stop_reason: str | None
+    agents: dict[str, dict[str, Any]]
+
+
 class DeliberationChat(Team, Component[DeliberationChatConfig]):
     """A group chat of opening, circle and closing.
 
     Like AutoGen's teams it is stateful: `run` without `reset` goes on where the last run stopped,
-    the opening is not repeated, and the circle goes on with the next speaker. A run that failed is
-    gone on with by `run()` without a task: the speaker that failed is asked again.
+    the opening is not repeated, and the circle goes on with the next speaker. A run that failed, or
+    that was stopped from outside, is gone on with by `run()` without a task: the speaker that did
+    not come to its end is asked again.
 
     Args:
         circle: Agents that take turns; any AutoGen `ChatAgent`.
@@ -95,26 +112,20 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
         self._opening = list(opening)
         self._circle = list(circle)
         self._closing = list(closing)
+        self._agents = agents
         self._condition = termination_condition
         self._max_turns = max_turns
-        self._factory = _factory_for(agents)
-        self._running = False
+        self._busy = False
         self._clear()
 
     def _clear(self) -> None:
-        self._thread: list[Message] = []
-        self._unread: dict[str, list[BaseChatMessage]] = {a.name: [] for a in self._agents}
+        self._thread = Thread([agent.name for agent in self._agents])
+        self._watch = Watch(self._condition, self._thread)
         self._opened = 0  # how many of the opening have spoken
         self._next = 0  # whose turn it is in the circle
         self._turns = 0  # turns of the circle since it last stopped
         self._closed = 0  # how many of the closing have spoken since the circle stopped
         self._stop_reason: str | None = None  # why the circle stopped, while the closing speaks
-        # What the condition was shown since it was last reset: its state, for any condition.
-        self._shown: list[list[Message]] = []
-
-    @property
-    def _agents(self) -> list[ChatAgent]:
-        return [*self._opening, *self._circle, *self._closing]
 
     @property
     def name(self) -> str:
@@ -129,7 +140,7 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
     @property
     def messages(self) -> Sequence[Message]:
         """All that was said since the last reset; after a failure too."""
-        return tuple(self._thread)
+        return tuple(self._thread.messages)
 
     async def run(
         self,
@@ -163,57 +174,61 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
         or the outcome of a turn that gave no reply (`refused`, `malformed`, `truncated`): such a
         turn ends the chat, without a closing.
 
+        A consumer that stops before the end should close the stream (`aclose`); until then the chat
+        counts as running.
+
         Args:
             task: The prompt; None goes on with what was said before.
             cancellation_token: Stops the chat at once, in the middle of a turn too.
             output_task_messages: Whether the task's messages are yielded and in the result.
 
         Raises:
-            ValueError: The chat is running already, or the task is an empty list.
+            ValueError: The chat is running already, or the task is not one.
             asyncio.CancelledError: The token, or the caller's own task, was cancelled.
             Exception: Whatever an agent or the condition raised, as it is.
         """
         task_messages = _as_messages(task)
-        if self._running:
+        if self._busy:
             raise ValueError("the chat is running already; wait for it to stop")
-        self._running = True
         result: list[Message] = []
-        try:
-            if self._condition is not None and self._condition.terminated:
-                # Fired from outside, between two runs; AutoGen's teams say it in these words.
+        with self._occupied(), Interruption(cancellation_token) as interruption:
+            if self._watch.fired_from_outside:
+                # AutoGen's teams say it in these words.
                 yield TaskResult(messages=[], stop_reason="The group chat has already terminated.")
                 return
+            # What was said is taken in before it is yielded: whoever stops listening at any yield
+            # and goes on later finds the chat as it left it.
             if task_messages:
-                if output_task_messages:
-                    for message in task_messages:
-                        yield message
-                        result.append(message)
-                self._hear(task_messages)
-                await self._check(task_messages)
+                self._hear(self._thread.add(task_messages))
+                for message in task_messages if output_task_messages else ():
+                    result.append(message)
+                    yield message
+            await self._check()
             while (speaker := self._speaker()) is not None:
-                said: list[Message] = []
                 response: Response | None = None
-                async with aclosing(self._speak(speaker, cancellation_token)) as stream:
-                    async for item in stream:
+                failure: TurnOutcome | None = None
+                token = cancellation_token or CancellationToken()
+                stream = speaker.on_messages_stream(self._thread.news_for(speaker.name), token)
+                async with aclosing(stream):
+                    while (item := await interruption.next_of(stream)) is not None:
                         if isinstance(item, Response):
+                            if response is not None:
+                                raise RuntimeError(f"{speaker.name} gave two responses in one turn")
                             response = item
-                            continue
-                        yield item
+                            failure = self._take(speaker, response)
+                            item = response.chat_message
                         if not isinstance(item, ModelClientStreamingChunkEvent):
-                            said.append(item)
+                            result.append(item)
+                        yield item
                 if response is None:
-                    raise RuntimeError(f"{speaker.name} spoke without a final response")
-                failure = await self._take(speaker, response)
-                yield response.chat_message
-                result += [*said, response.chat_message]
+                    raise RuntimeError(f"{speaker.name} ended its turn without a response")
                 if failure is not None:
                     await self._stop(failure)
                     break
+                await self._check()
             reason = self._stop_reason
             self._stop_reason, self._closed = None, 0
             yield TaskResult(messages=result, stop_reason=reason)
-        finally:
-            self._running = False
 
     def _speaker(self) -> ChatAgent | None:
         """Who speaks next; None at the end."""
@@ -225,33 +240,15 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
             return self._closing[self._closed]
         return None
 
-    async def _speak(
-        self, agent: ChatAgent, token: CancellationToken | None
-    ) -> AsyncGenerator[Message | Response, None]:
-        unread = self._unread[agent.name]
-        stream = agent.on_messages_stream(list(unread), token or CancellationToken())
-        async with aclosing(stream):
-            while True:
-                step = asyncio.ensure_future(_next(stream)) if token else _next(stream)
-                if token is not None:
-                    # The agent may not heed the token; its turn is cancelled all the same.
-                    token.link_future(cast("asyncio.Future[Any]", step))
-                item = await step
-                if item is None:
-                    return
-                yield item
-
-    async def _take(self, agent: ChatAgent, response: Response) -> TurnOutcome | None:
+    def _take(self, agent: ChatAgent, response: Response) -> TurnOutcome | None:
         """Takes a finished turn into the chat; gives the outcome of a turn without a reply."""
-        delta: list[Message] = [*(response.inner_messages or ()), response.chat_message]
-        self._unread[agent.name] = []
-        self._hear(delta, speaker=agent)
+        said = [*(response.inner_messages or ()), response.chat_message]
+        self._hear(self._thread.add(said, agent.name))
         if self._opened < len(self._opening):
             self._opened += 1
-            await self._check(delta)
         elif self._circle and self._stop_reason is None:
             self._next = (self._next + 1) % len(self._circle)
-            await self._check(delta, turn=True)
+            self._turns += 1
         else:
             self._closed += 1
         message = response.chat_message
@@ -259,35 +256,39 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
             return message.content.outcome
         return None
 
-    def _hear(self, messages: Sequence[Message], speaker: ChatAgent | None = None) -> None:
-        self._thread += messages
-        heard = [message for message in messages if isinstance(message, BaseChatMessage)]
-        if speaker is not None:
-            heard = heard[-1:]  # what it said inwardly is for the console, not for the others
-        for name, unread in self._unread.items():
-            if speaker is None or name != speaker.name:
-                unread += heard
+    def _hear(self, part: Slice) -> None:
+        if self._stop_reason is None:  # what the closing says is no longer the condition's concern
+            self._watch.parts.append(part)
 
-    async def _check(self, delta: Sequence[Message], turn: bool = False) -> None:
-        """Shows the condition what is new; sets the stop reason if it fires."""
+    async def _check(self) -> None:
+        """Stops the circle if it is time to."""
         if self._stop_reason is not None:
             return
-        self._turns += turn
-        if self._condition is not None:
-            stop = await self._condition(delta)
-            self._shown.append(list(delta))
-            if stop is not None:
-                await self._stop(stop.content)
-                return
-        if self._max_turns is not None and self._turns >= self._max_turns:
-            await self._stop(f"Maximum number of turns {self._max_turns} reached.")
+        reason = await self._watch.look()
+        if reason is None and self._max_turns is not None and self._turns >= self._max_turns:
+            reason = f"Maximum number of turns {self._max_turns} reached."
+        if reason is not None:
+            await self._stop(reason)
 
     async def _stop(self, reason: str) -> None:
         self._stop_reason = reason
         self._turns = 0
-        self._shown = []
-        if self._condition is not None:
-            await self._condition.reset()
+        await self._watch.reset()
+
+    @contextmanager
+    def _occupied(self) -> Iterator[None]:
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _must_not_run(self, what: str) -> None:
+        if self._busy:
+            raise RuntimeError(
+                f"the chat is running; it must stop before {what} "
+                "(a stream that is not read to its end must be closed)"
+            )
 
     async def reset(self) -> None:
         """Makes the chat and its agents as new; after a failure too.
@@ -295,12 +296,14 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
         Raises:
             RuntimeError: The chat is running.
         """
-        if self._running:
-            raise RuntimeError("the chat is running; it must stop before it can be reset")
+        self._must_not_run("it can be reset")
+        with self._occupied():
+            await self._reset()
+
+    async def _reset(self) -> None:
         for agent in self._agents:
             await agent.on_reset(CancellationToken())
-        if self._condition is not None:
-            await self._condition.reset()
+        await self._watch.reset()
         self._clear()
 
     async def pause(self) -> None:
@@ -314,51 +317,70 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
             await agent.on_resume(CancellationToken())
 
     async def save_state(self) -> Mapping[str, Any]:
-        """Everything that `load_state` needs to go on in another chat of the same agents.
+        """Everything that `load_state` needs to go on in another chat of the same agents; JSON.
 
         Raises:
             RuntimeError: The chat is running.
+            ValueError: A message is of a type that no agent of the chat has declared, so that it
+                could not be read back.
         """
-        if self._running:
-            raise RuntimeError("the chat is running; it must stop before its state can be saved")
-        return {
-            "type": "DeliberationChatState",
-            "version": 1,
-            "thread": [message.dump() for message in self._thread],
-            "unread": {
-                name: [message.dump() for message in unread]
-                for name, unread in self._unread.items()
-            },
-            "opened": self._opened,
-            "next": self._next,
-            "turns": self._turns,
-            "closed": self._closed,
-            "stop_reason": self._stop_reason,
-            "shown": [[message.dump() for message in delta] for delta in self._shown],
-            "agents": {agent.name: await agent.save_state() for agent in self._agents},
-        }
+        self._must_not_run("its state can be saved")
+        factory = self._message_factory()
+        for message in self._thread.messages:
+            if not factory.is_registered(type(message)):
+                raise ValueError(
+                    f"a message of {message.source} cannot be saved: no agent declares its type, "
+                    f"{type(message).__name__}, in produced_message_types"
+                )
+        with self._occupied():
+            return DeliberationChatState(
+                thread=[dict(message.dump()) for message in self._thread.messages],
+                unread=self._thread.unread,
+                watched=self._watch.parts,
+                opened=self._opened,
+                next=self._next,
+                turns=self._turns,
+                closed=self._closed,
+                stop_reason=self._stop_reason,
+                agents={agent.name: dict(await agent.save_state()) for agent in self._agents},
+            ).model_dump(mode="json")
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restores what `save_state` gave, the termination condition's count included."""
-        if self._running:
-            raise RuntimeError("the chat is running; it must stop before its state can be loaded")
-        create = self._factory.create
-        await self.reset()
-        self._thread = [create(data) for data in state["thread"]]
-        self._unread = {
-            name: [cast("BaseChatMessage", create(data)) for data in unread]
-            for name, unread in state["unread"].items()
-        }
-        self._opened, self._next = state["opened"], state["next"]
-        self._turns, self._closed = state["turns"], state["closed"]
-        self._stop_reason = state["stop_reason"]
-        for data in state["shown"]:
-            delta = [create(item) for item in data]
-            if self._condition is not None:
-                await self._condition(delta)
-            self._shown.append(delta)
+        """Restores what `save_state` gave, the termination condition's count included.
+
+        Raises:
+            RuntimeError: The chat is running.
+            ValueError: It is not the state of a chat of these agents; the chat is as it was.
+        """
+        self._must_not_run("its state can be loaded")
+        try:
+            saved = DeliberationChatState.model_validate(state)
+        except ValidationError as error:
+            raise ValueError(f"this is not the state of a DeliberationChat: {error}") from error
+        if set(saved.agents) != set(self._thread.unread):
+            raise ValueError(
+                f"this is the state of a chat of {', '.join(saved.agents)}, "
+                f"and here are {', '.join(self._thread.unread)}"
+            )
+        factory = self._message_factory()
+        messages = [factory.create(data) for data in saved.thread]
+        with self._occupied():
+            await self._reset()
+            for agent in self._agents:
+                await agent.load_state(saved.agents[agent.name])
+            self._thread.messages, self._thread.unread = messages, saved.unread
+            self._watch.parts = saved.watched  # the condition sees them when the chat goes on
+            self._opened, self._next = saved.opened, saved.next
+            self._turns, self._closed = saved.turns, saved.closed
+            self._stop_reason = saved.stop_reason
+
+    def _message_factory(self) -> MessageFactory:
+        factory = message_factory()
         for agent in self._agents:
-            await agent.load_state(state["agents"][agent.name])
+            for kind in agent.produced_message_types:
+                if issubclass(kind, StructuredMessage) and not factory.is_registered(kind):
+                    factory.register(kind)
+        return factory
 
     def _to_config(self) -> DeliberationChatConfig:
         return DeliberationChatConfig(
@@ -387,14 +409,6 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
         )
 
 
-async def _next(stream: AsyncGenerator[Message | Response, None]) -> Message | Response | None:
-    """The next item; None at the end (a task cannot raise StopAsyncIteration)."""
-    try:
-        return await anext(stream)
-    except StopAsyncIteration:
-        return None
-
-
 def _as_messages(
     task: str | BaseChatMessage | Sequence[BaseChatMessage] | None,
 ) -> list[BaseChatMessage]:
@@ -402,21 +416,11 @@ def _as_messages(
         return []
     if isinstance(task, str):
         return [TextMessage(content=task, source="user")]
-    if isinstance(task, BaseChatMessage):
-        return [task]
-    if not task:
+    messages = [task] if isinstance(task, BaseChatMessage) else task
+    if not isinstance(messages, Sequence) or any(
+        not isinstance(message, BaseChatMessage) for message in messages
+    ):
+        raise ValueError("the task must be a text, a chat message, or a list of chat messages")
+    if not messages:
         raise ValueError("the task must not be an empty list")
-    if any(not isinstance(message, BaseChatMessage) for message in task):
-        raise ValueError("the task must be chat messages alone")
-    return list(task)
-
-
-def _factory_for(agents: Sequence[ChatAgent]) -> MessageFactory:
-    factory = message_factory()
-    for agent in agents:
-        for message_type in agent.produced_message_types:
-            if issubclass(message_type, StructuredMessage) and not factory.is_registered(
-                message_type
-            ):
-                factory.register(message_type)
-    return factory
+    return list(messages)

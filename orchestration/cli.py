@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from orchestration.commands import chat, export, personas, policies, run, schema, show
-from orchestration.commands.output import say_error
+from orchestration.commands import chat, export, personas, policies, recipes, run, schema, show
+from orchestration.commands.output import leave_quietly, say_error
 from policies import AidsafeError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("show")(show.show)
 app.command("export")(export.export)
 app.add_typer(policies.app, name="policies")
 app.add_typer(personas.app, name="personas")
+app.add_typer(recipes.app, name="recipes")
 app.command("schema")(schema.schema)
 
 
@@ -51,22 +52,23 @@ def _main(
 
 def run_cli() -> None:
     """Runs the app; every error that a user can mend is two sentences and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A character that a terminal cannot show is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except AidsafeError as error:
         say_error(error)
         raise SystemExit(error.exit_code) from None
     except BrokenPipeError:
-        # Whoever read our output has enough of it. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        leave_quietly()
     except Exception as error:
         if os.environ.get("AIDSAFE_DEBUG"):
             raise
-        say_error(
-            AidsafeError(
-                f"Something went wrong inside aidsafe ({type(error).__name__}: {error}).",
-                "Please report it; AIDSAFE_DEBUG=1 in front of the command shows where.",
-            )
+        problem = AidsafeError(
+            f"Something went wrong inside aidsafe ({type(error).__name__}: {error}).",
+            "Please report it; AIDSAFE_DEBUG=1 in front of the command shows where.",
         )
-        raise SystemExit(1) from None
+        say_error(problem)
+        raise SystemExit(problem.exit_code) from None

@@ -14,7 +14,7 @@ def main() -> None:
     shadow = find_shadow()
     if shadow is not None:
         sys.stderr.write(shadow)
-        raise SystemExit(1)
+        raise SystemExit(1)  # ExitCode.INTERNAL, which cannot be imported here
     from orchestration.cli import run_cli
 
     run_cli()
@@ -32,8 +32,13 @@ def find_shadow() -> str | None:
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None
         if found != home / room:
             return (
-                f"Error: Another package hides aidsafe's '{room}': it is imported from {found}.\n"
+                f"Error: Another package hides aidsafe's '{room}': it is imported from "
+                f"{found or 'elsewhere'}.\n"
                 "If that is openai-agents, install aidsafe into an environment of its own, or "
                 "remove it with: pip uninstall openai-agents\n"
             )
     return None
+
+
+if __name__ == "__main__":
+    main()

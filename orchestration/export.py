@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from agents.deliberation import Thought
+from orchestration.journal import JournalError
 from orchestration.record import CoTRecord
+from orchestration.run import write_whole
+from policies import InputError
 
 Format: TypeAlias = Literal["records", "aidsafe", "sft"]
+
+# As tokenizers and trainers look for it, and as a model may write it.
+_THINK_TAG = re.compile(r"<\s*(/?)\s*think\s*>", re.IGNORECASE)
 
 
 def export_lines(
@@ -36,6 +45,33 @@ def export_lines(
     for record in records:
         if record.outcome == "completed":
             yield json.dumps(shapes[form](record), ensure_ascii=False)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """Writes lines into a file, whole or not at all.
+
+    Returns:
+        How many.
+
+    Raises:
+        InputError: The file cannot be written there.
+        JournalError: The disk is full, or the journal that the lines come from cannot be read.
+    """
+    count = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal count
+        for count, line in enumerate(lines, 1):  # noqa: B007 - the caller is told
+            yield line + "\n"
+
+    try:
+        write_whole(path, counted())
+    except OSError as error:
+        cause = f"{path} cannot be written ({error.strerror})."
+        if error.errno == errno.ENOSPC:
+            raise JournalError(cause, "Make room on the disk.") from None
+        raise InputError(cause, "Check the folder, or name another file.") from None
+    return count
 
 
 def as_aidsafe(record: CoTRecord, citations: bool = True) -> dict[str, Any]:
@@ -66,4 +102,4 @@ def _thought(thought: Thought, citations: bool) -> str:
 
 def _untagged(text: str) -> str:
     """Keeps a model's own think tags from ending, or opening, the block."""
-    return text.replace("<think>", "(think)").replace("</think>", "(/think)")
+    return _THINK_TAG.sub(r"(\1think)", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections import Counter
 from pathlib import Path
@@ -9,12 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
-from rich.text import Text
 
 from orchestration.prompts import PromptReader
 from orchestration.record import OUTCOMES, CoTRecord
 from orchestration.run import Summary
-from orchestration.view import table
+from orchestration.view import plain, table
 
 _LOG_EVERY = 10.0  # seconds between plain lines
 
@@ -30,6 +30,7 @@ class Progress:
     def __init__(self, console: Console, total: int | None) -> None:
         self._console = console
         self._counts: Counter[str] = Counter()
+        self._passed = 0
         self._logged = self._started = time.monotonic()
         self._bar: Bar | None = None
         self._task = TaskID(0)
@@ -53,32 +54,36 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
+    def pass_over(self) -> None:
+        """One prompt more had its outcome before."""
+        self._passed += 1
+        if self._bar is not None:
+            self._bar.update(self._task, advance=1, description=self._text())
+
     def advance(self, record: CoTRecord) -> None:
         """One prompt more has its outcome."""
         self._counts[record.outcome] += 1
-        text = ", ".join(f"{self._counts[o]} {o}" for o in OUTCOMES if self._counts[o])
         if self._bar is not None:
-            self._bar.update(self._task, advance=1, description=text)
+            self._bar.update(self._task, advance=1, description=self._text())
             return
         now = time.monotonic()
         if now - self._logged >= _LOG_EVERY or self._counts.total() == 1:
             self._logged = now
-            self._console.print(f"{now - self._started:6.0f} s  {text}")
+            self._console.print(f"{now - self._started:6.0f} s  {self._text()}")
+
+    def _text(self) -> str:
+        parts = [f"{self._counts[o]} {o}" for o in OUTCOMES if self._counts[o]]
+        return ", ".join(parts + ([f"{self._passed} done before"] if self._passed else []))
 
 
 def print_summary(console: Console, folder: Path, summary: Summary, reader: PromptReader) -> None:
     """What the run did, as tables, and what to type next."""
-    rows = table("outcome", "prompts")
-    for outcome in OUTCOMES:
-        if summary.outcomes[outcome]:
-            rows.add_row(outcome, str(summary.outcomes[outcome]))
-    console.print(rows)
+    rows = [(o, str(summary.outcomes[o])) for o in OUTCOMES if summary.outcomes[o]]
+    console.print(table(("outcome", "prompts"), rows))
     if summary.stop_reasons:
-        reasons = table("stopped by", "chats")
-        for reason, number in summary.stop_reasons.most_common():
-            reasons.add_row(reason, str(number))
+        reasons = [(reason, str(n)) for reason, n in summary.stop_reasons.most_common()]
         console.print()
-        console.print(reasons)
+        console.print(table(("stopped by", "chats"), reasons))
     console.print()
     usage = summary.usage
     console.print(
@@ -93,5 +98,9 @@ def print_summary(console: Console, folder: Path, summary: Summary, reader: Prom
             + "; ".join(f"row {row} ({reason})" for row, reason in reader.left_out[:3])
             + "."
         )
-    console.print(Text(f"Read them:  aidsafe show {folder}", style="dim"))
-    console.print(Text(f"Export:     aidsafe export {folder} --format sft", style="dim"))
+    name = shlex.quote(str(folder))
+    if summary.outcomes["failed"]:
+        console.print(plain("Try again:  the same command with --retry failed", style="dim"))
+    console.print(plain(f"Read them:  aidsafe show {name}", style="dim"))
+    if summary.outcomes["completed"]:
+        console.print(plain(f"Export:     aidsafe export {name} --format sft", style="dim"))

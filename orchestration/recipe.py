@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from autogen_agentchat.base import TerminationCondition
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from agents.layout import Briefing
 from agents.models.model import Model
@@ -24,7 +31,7 @@ from orchestration.termination import (
     RoundBudgetTermination,
     TokenBudgetTermination,
 )
-from policies import InputError, PolicySet, load_yaml
+from policies import FieldError, Finding, InputError, PolicySet, load_yaml
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -48,14 +55,31 @@ class Recipe(BaseModel):
     """Personas of the deliberators, in the order in which they speak."""
     refiner: Name = "refiner"
     """Persona that settles the final chain."""
-    rounds: int = Field(default=3, ge=1, le=50)
+    rounds: int = Field(default=3, ge=1, le=50, strict=True)
     """The deliberation budget: rounds after which the circle ends without consensus."""
-    quorum: int | Literal["all"] = "all"
+    quorum: Annotated[int, Field(strict=True)] | Literal["all"] = "all"
     """How many deliberators must accept the current version for consensus."""
-    token_budget: int | None = Field(default=None, ge=1)
+    token_budget: int | None = Field(default=None, ge=1, strict=True)
     """Tokens (prompts and replies) after which the circle ends; no such bound if left out."""
     limits: ReplyLimits = ReplyLimits()
     """How long replies may be."""
+
+    @field_validator("quorum", mode="before")
+    @classmethod
+    def _number_or_all(cls, value: Any) -> Any:
+        if value == "all" or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        raise FieldError(
+            f"The quorum is neither a number nor all, but {json.dumps(value, default=str)}.",
+            "Write how many deliberators must accept, or all.",
+        )
+
+    @model_validator(mode="after")
+    def _can_be_played(self) -> Self:
+        # The YAML reader has asked the same, and knows the lines; this is for recipes made in code.
+        for _, cause, remedy in _check_circle({"circle": list(self.circle), "quorum": self.quorum}):
+            raise FieldError(cause, remedy)
+        return self
 
     @cached_property
     def hash(self) -> str:
@@ -99,12 +123,12 @@ def load_recipe(name_or_path: str) -> Recipe:
     return load_yaml(path, Recipe, checks=[_check_circle])
 
 
-def _check_circle(data: Any) -> Sequence[tuple[tuple[str | int, ...], str, str]]:
+def _check_circle(data: Any) -> Sequence[Finding]:
     """What the types cannot say: no name twice, a quorum that can be reached."""
     if not isinstance(data, Mapping) or not isinstance(data.get("circle"), list):
         return []
     circle, quorum = data["circle"], data.get("quorum")
-    problems: list[tuple[tuple[str | int, ...], str, str]] = [
+    problems: list[Finding] = [
         (
             ("circle", index),
             f"The persona '{name}' is in the circle twice.",
@@ -113,7 +137,7 @@ def _check_circle(data: Any) -> Sequence[tuple[tuple[str | int, ...], str, str]]
         for index, name in enumerate(circle)
         if name in circle[:index]
     ]
-    if isinstance(quorum, int) and not 1 <= quorum <= len(circle):
+    if isinstance(quorum, int) and not isinstance(quorum, bool) and not 1 <= quorum <= len(circle):
         problems.append(
             (
                 ("quorum",),
@@ -134,8 +158,8 @@ class Cast:
         models: Models by name; personas that name none use `default`.
 
     Raises:
-        InputError: A persona is of the wrong role for its place, or names a model that there
-            is not.
+        InputError: A persona is missing, is of the wrong role for its place, or names a model that
+            there is not.
     """
 
     def __init__(
@@ -151,10 +175,16 @@ class Cast:
         self.models = models
         self.briefing = Briefing(policy_set, recipe.limits)
         for name, role in _places(recipe):
-            persona = personas[name]
+            persona = personas.get(name)
+            if persona is None:
+                raise InputError(
+                    f"The recipe '{recipe.name}' names the persona '{name}', which there is not.",
+                    f"Given are: {', '.join(personas)}.",
+                )
             if persona.role != role:
                 raise InputError(
-                    f"The recipe '{recipe.name}' needs a {role}, but '{name}' is a {persona.role}.",
+                    f"The recipe '{recipe.name}' needs a persona of role {role}, "
+                    f"but '{name}' has the role {persona.role}.",
                     "Put a persona of the right role in its place.",
                 )
             self._models_of(persona)

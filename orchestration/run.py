@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,23 +15,33 @@ from typing import Any
 
 import yaml
 
-from agents.models.errors import EndpointError, EndpointMisconfigured, EndpointUnreachable
+from agents.models.errors import (
+    EndpointError,
+    EndpointMisconfigured,
+    EndpointUnreachable,
+    RequestRejected,
+)
 from agents.turns import Usage
-from orchestration.journal import FILE_NAME, Journal
+from orchestration.journal import FILE_NAME, Journal, JournalError
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast
 from orchestration.record import CoTRecord
 from orchestration.serialize import Serializer
-from policies import AidsafeError, InputError
+from policies import AidsafeError, ExitCode, InputError
 
 SETTINGS_NAME = "run.yaml"
 _DEAD_AFTER = 10
+# What of a model's configuration does not shape its replies, and may change within a run.
+_TRANSPORT = {
+    "endpoint": ("timeout", "max_retries", "api_key_env"),
+    "embedded": ("slots", "threads"),
+}
 
 
 class RunStopped(AidsafeError):
     """A run that stopped before its end; what is done is kept."""
 
-    exit_code = 4
+    exit_code = ExitCode.ENDPOINT
 
 
 @dataclass
@@ -63,13 +73,17 @@ class Summary:
         }
 
 
-async def deliberate(cast: Cast, serializer: Serializer, prompt: Prompt) -> CoTRecord:
+async def deliberate(
+    cast: Cast, serializer: Serializer, prompt: Prompt, proven: bool = False
+) -> CoTRecord:
     """One prompt through one chat.
 
     Args:
         cast: Who takes part.
         serializer: Of the same cast.
         prompt: What the chat is about.
+        proven: Whether the endpoint has served another chat, so that a request that it does not
+            accept is this prompt's own trouble.
 
     Returns:
         The record, of any outcome; `failed` if the endpoint gave out in the middle.
@@ -77,6 +91,7 @@ async def deliberate(cast: Cast, serializer: Serializer, prompt: Prompt) -> CoTR
     Raises:
         EndpointMisconfigured: The same would happen to every prompt.
         EndpointUnreachable: There was no endpoint from the first call on.
+        RequestRejected: It did not accept the first call, and is not proven.
     """
     chat = cast.make_chat()
     started = datetime.now(UTC)
@@ -87,7 +102,8 @@ async def deliberate(cast: Cast, serializer: Serializer, prompt: Prompt) -> CoTR
     except EndpointMisconfigured:
         raise
     except EndpointError as error:
-        if isinstance(error, EndpointUnreachable) and len(chat.messages) == 1:
+        ends_run = EndpointUnreachable if proven else (EndpointUnreachable, RequestRejected)
+        if isinstance(error, ends_run) and len(chat.messages) == 1:
             raise
         failure = error.cause
     return serializer.record(prompt, chat.messages, stop_reason, started, failure)
@@ -105,12 +121,15 @@ class Run:
         source: Where the prompts come from, for `run.yaml`.
 
     Raises:
-        InputError: The folder holds a run with other settings, or something else.
+        InputError: The folder holds a run with other settings, or something else, or cannot be
+            made.
         JournalError: Its journal cannot be used.
     """
 
     def __init__(self, folder: Path, cast: Cast, source: dict[str, Any]) -> None:
         self.folder = folder
+        self.summary = Summary()
+        """What `execute` did so far; also after it raised."""
         self._cast = cast
         self._serializer = Serializer(cast)
         self._settings = {
@@ -126,24 +145,36 @@ class Run:
 
     def _check_folder(self) -> bool:
         """Whether the folder holds this very run already."""
-        if not self.folder.exists():
-            return False
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is a file.", "Name a folder with --out.")
         file = self.folder / SETTINGS_NAME
-        if not file.exists():
-            if any(self.folder.iterdir()):
-                raise InputError(
-                    f"The folder {self.folder} holds something else than a run.",
-                    "Name a new or empty folder with --out.",
-                )
-            return False
         try:
-            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+            if not self.folder.exists():
+                _check_writable(self.folder)
+                return False
+            if not self.folder.is_dir():
+                raise InputError(f"{self.folder} is a file.", "Name a folder with --out.")
+            if not file.exists():
+                if any(self.folder.iterdir()):
+                    raise InputError(
+                        f"The folder {self.folder} holds something else than a run.",
+                        "Name a new or empty folder with --out.",
+                    )
+                _check_writable(self.folder)
+                return False
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(
+                f"{self.folder} cannot be read ({getattr(error, 'strerror', None) or error}).",
+                "Check the folder, or name another with --out.",
+            ) from None
+        try:
+            found = yaml.safe_load(text)
             # Further prompts may join a run; who speaks over what may not change within one.
-            compared = [key for key in self._settings if key != "prompts"]
-            changed = [key for key in compared if found.get(key) != self._settings[key]]
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError):
+            changed = [
+                key
+                for key, value in self._settings.items()
+                if key != "prompts" and _shaping(key, found.get(key)) != _shaping(key, value)
+            ]
+        except (yaml.YAMLError, AttributeError):
             raise InputError(
                 f"{file} cannot be read.", "Restore it, or name another folder with --out."
             ) from None
@@ -159,79 +190,117 @@ class Run:
         prompts: Iterator[Prompt],
         concurrency: int,
         on_record: Callable[[CoTRecord], None] = lambda _: None,
+        on_passed: Callable[[], None] = lambda: None,
         stopping: asyncio.Event | None = None,
+        retry: Collection[str] = (),
     ) -> Summary:
         """Takes every prompt that has no outcome yet through a chat.
+
+        What stops the run keeps further prompts from being begun; chats under way are finished
+        first, since their replies are paid for. Only where nothing can be kept any more, because
+        of the journal, do they stop at once.
 
         Args:
             prompts: The prompts; taken one by one, as chats become free.
             concurrency: Chats at the same time.
             on_record: Told of every record once it is on disk.
+            on_passed: Told of every prompt that had an outcome before.
             stopping: Once set, no further prompt is begun, and those under way are finished.
+            retry: Outcomes of prompts that are tried once more.
 
         Returns:
             The summary.
 
         Raises:
-            EndpointMisconfigured: No prompt can succeed; the run is stopped.
-            EndpointUnreachable: There is no endpoint, or none any more; likewise.
+            EndpointMisconfigured: No prompt can succeed.
+            EndpointUnreachable: There is no endpoint, or none any more.
+            RequestRejected: The endpoint accepted no request so far.
+            RunStopped: Too many prompts in a row failed.
             JournalError: The journal cannot be written.
             InputError: The source of the prompts is broken further on.
         """
-        summary = Summary()
+        summary = self.summary = Summary()
         started = time.perf_counter()
         numbered = enumerate(prompts)
+        fatal: list[Exception] = []
         failures_in_a_row = 0
 
-        async def work() -> None:
+        async def take(number: int, prompt: Prompt) -> None:
             nonlocal failures_in_a_row
-            for number, prompt in numbered:
-                if stopping is not None and stopping.is_set():
+            tried = self._tried(prompt)
+            if tried is not None and tried not in retry:
+                summary.done_before += 1
+                on_passed()
+                return
+            proven = self._journal is not None
+            record = await deliberate(self._cast, self._serializer, prompt, proven)
+            await self._keep(number, record, replace=tried is not None)
+            summary.usage += record.usage
+            if record.outcome == "completed":
+                summary.stop_reasons[str(record.stop_reason)] += 1
+            on_record(record)
+            failures_in_a_row = failures_in_a_row + 1 if record.outcome == "failed" else 0
+            if failures_in_a_row >= max(_DEAD_AFTER, 2 * concurrency):
+                raise RunStopped(
+                    f"{failures_in_a_row} prompts in a row failed, the last one because: "
+                    f"{record.problem}",
+                    "Mend the endpoint, then start the same command again with --retry failed: "
+                    "what is done stays done.",
+                )
+
+        async def work() -> None:
+            while not fatal and not (stopping is not None and stopping.is_set()):
+                try:
+                    number, prompt = next(numbered)
+                    await take(number, prompt)
+                except StopIteration:
                     return
-                if self._journal is not None and self._journal.has(prompt.id):
-                    summary.done_before += 1
-                    continue
-                record = await deliberate(self._cast, self._serializer, prompt)
-                await self._keep(number, record)
-                summary.usage += record.usage
-                if record.outcome == "completed":
-                    summary.stop_reasons[str(record.stop_reason)] += 1
-                on_record(record)
-                failures_in_a_row = failures_in_a_row + 1 if record.outcome == "failed" else 0
-                if failures_in_a_row >= max(_DEAD_AFTER, 2 * concurrency):
-                    raise RunStopped(
-                        f"{failures_in_a_row} prompts in a row failed, the last one because: "
-                        f"{record.problem}",
-                        "Mend the endpoint, then start the same command again: "
-                        "what is done stays done.",
-                    )
+                except JournalError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - raised below, once all have stopped
+                    fatal.append(error)
 
         try:
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
                     group.create_task(work())
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise _first(errors.exceptions) from None
         finally:
             summary.seconds = time.perf_counter() - started
             summary.interrupted = stopping is not None and stopping.is_set()
             if self._journal is not None:
-                summary.outcomes = self._journal.outcomes()
+                with suppress(JournalError):
+                    summary.outcomes = self._journal.outcomes()
+        if fatal:
+            raise _first(fatal)
         return summary
 
-    async def _keep(self, number: int, record: CoTRecord) -> None:
+    def _tried(self, prompt: Prompt) -> str | None:
+        """The outcome that a prompt has already; None if it has none."""
+        kept = self._journal.kept(prompt.id) if self._journal is not None else None
+        if kept is None:
+            return None
+        if kept.prompt != prompt.text:
+            raise InputError(
+                f"The prompt '{prompt.id}' has another text than in the run in {self.folder}.",
+                "Give the new text a new id, or name another folder with --out.",
+            )
+        return kept.outcome
+
+    async def _keep(self, number: int, record: CoTRecord, replace: bool) -> None:
         if self._journal is None:
             self._make_folder()
             self._journal = Journal(self.folder / FILE_NAME, write=True)
-        await self._journal.add(number, record)
+        await self._journal.add(number, record, replace)
 
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True, width=100)
-            write_whole(self.folder / SETTINGS_NAME, text)
+            write_whole(self.folder / SETTINGS_NAME, [text])
         except OSError as error:
-            raise InputError(
+            raise JournalError(
                 f"The folder {self.folder} cannot be written ({error.strerror}).",
                 "Name another folder with --out, or make room.",
             ) from None
@@ -242,22 +311,50 @@ class Run:
             self._journal.close()
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def _check_writable(folder: Path) -> None:
+    """Before anything is paid for: whether the folder, or the one that it goes into, takes files.
+
+    Raises:
+        InputError: It does not.
+    """
+    there = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"The folder {folder} cannot be made: {there} may not be written or is no folder.",
+            "Name another folder with --out.",
+        )
+
+
+def _shaping(key: str, settings: Any) -> Any:
+    """Of a block of `run.yaml`, what shapes the records."""
+    if key != "models":
+        return settings
+    return {
+        name: {
+            part: {k: v for k, v in value.items() if k not in _TRANSPORT[part]}
+            if part in _TRANSPORT
+            else value
+            for part, value in config.items()
+        }
+        for name, config in settings.items()
+    }
+
+
+def _first(errors: Collection[BaseException]) -> BaseException:
     """The error to show: a configuration error says more than what followed from it."""
-    flat = [e for e in errors.exceptions if not isinstance(e, asyncio.CancelledError)]
-    for kind in (EndpointMisconfigured, AidsafeError):
-        for error in flat:
+    for kind in (JournalError, EndpointMisconfigured, AidsafeError, Exception):
+        for error in errors:
             if isinstance(error, kind):
                 return error
-    return flat[0] if flat else errors.exceptions[0]
+    return next(iter(errors))
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, parts: Iterable[str]) -> None:
     """Writes a file whole or not at all: aside, to disk, then renamed into its place."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         aside.replace(path)

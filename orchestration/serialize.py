@@ -54,7 +54,7 @@ class Serializer:
         Args:
             prompt: What the chat was about.
             messages: All that was said, the task first.
-            stop_reason: As the chat's `TaskResult` has it.
+            stop_reason: As the chat's `TaskResult` has it; None if it did not come to its end.
             started: When the chat began, in UTC.
             failure: Why the chat broke off, if it did; the outcome is then `failed`.
 
@@ -69,6 +69,8 @@ class Serializer:
             outcome = "failed"
         elif turns and turns[-1].outcome != "completed":
             outcome, problem = turns[-1].outcome, f"{turns[-1].agent}: {turns[-1].problem}"
+        elif stop_reason is None:
+            outcome, problem = "failed", "The chat did not come to its end."
         elif not state.thoughts or state.response is None:
             outcome, problem = "malformed", "The chat ended without thoughts or a response."
         calls = [call for turn in turns for call in (*turn.discarded, turn)]

@@ -41,14 +41,13 @@ class _Condition(TerminationCondition):
     ) -> StopMessage | None:
         if self._fired:
             raise TerminatedException(f"{type(self).__name__} has fired already")
-        for message in messages:
-            self._take(message)
+        self._take(messages)
         if not self._reached():
             return None
         self._fired = True
         return StopMessage(content=self.reason, source=type(self).__name__)
 
-    def _take(self, message: BaseAgentEvent | BaseChatMessage) -> None:
+    def _take(self, messages: Sequence[BaseAgentEvent | BaseChatMessage]) -> None:
         raise NotImplementedError
 
     def _reached(self) -> bool:
@@ -70,14 +69,15 @@ class ConsensusTermination(_Condition, Component[ConsensusConfig]):
 
     A deliberator that revises makes a new version, which it counts as accepting; one that neither
     accepts nor revises takes its acceptance back. The drafter is no deliberator, so a draft needs
-    the whole quorum. Only the typed stance of a turn is read, never its text.
+    the whole quorum. Whoever else revises makes a new version that nobody has accepted yet. Only
+    the typed stance of a turn is read, never its text.
 
     Args:
         deliberators: Names of the agents whose acceptance counts.
         quorum: How many must accept; all of them if left out.
 
     Raises:
-        ValueError: There are fewer deliberators than the quorum.
+        ValueError: There is no deliberator, or the quorum cannot be reached.
     """
 
     component_config_schema = ConsensusConfig
@@ -89,6 +89,8 @@ class ConsensusTermination(_Condition, Component[ConsensusConfig]):
         self._deliberators = list(dict.fromkeys(deliberators))
         self._quorum = quorum
         self._needed = len(self._deliberators) if quorum is None else quorum
+        if not self._deliberators:
+            raise ValueError("there must be at least one deliberator (got none)")
         if not 1 <= self._needed <= len(self._deliberators):
             raise ValueError(
                 f"the quorum must be 1 to {len(self._deliberators)}, the number of deliberators "
@@ -96,16 +98,19 @@ class ConsensusTermination(_Condition, Component[ConsensusConfig]):
             )
         self._accepting: set[str] = set()
 
-    def _take(self, message: BaseAgentEvent | BaseChatMessage) -> None:
-        if not isinstance(message, TurnMessage) or message.source not in self._deliberators:
-            return
-        stance = message.content.stance
-        if stance == "revises":
-            self._accepting = {message.source}
-        elif stance == "accepts":
-            self._accepting.add(message.source)
-        else:
-            self._accepting.discard(message.source)
+    def _take(self, messages: Sequence[BaseAgentEvent | BaseChatMessage]) -> None:
+        for message in messages:
+            if not isinstance(message, TurnMessage):
+                continue
+            stance = message.content.stance
+            if stance == "revises":
+                self._accepting.clear()
+            if message.source not in self._deliberators:
+                continue
+            if stance in ("accepts", "revises"):
+                self._accepting.add(message.source)
+            else:
+                self._accepting.discard(message.source)
 
     def _reached(self) -> bool:
         return len(self._accepting) >= self._needed
@@ -136,6 +141,9 @@ class RoundBudgetTermination(_Condition, Component[RoundBudgetConfig]):
     Args:
         speakers: Names of the agents of the circle, guests included.
         rounds: Rounds; in each, every speaker has spoken once.
+
+    Raises:
+        ValueError: Less than one round, or no speaker.
     """
 
     component_config_schema = RoundBudgetConfig
@@ -144,14 +152,17 @@ class RoundBudgetTermination(_Condition, Component[RoundBudgetConfig]):
 
     def __init__(self, speakers: Sequence[str], rounds: int) -> None:
         super().__init__()
-        if rounds < 1 or not speakers:
-            raise ValueError(f"rounds must be >= 1 (got {rounds}), and there must be speakers")
+        if rounds < 1:
+            raise ValueError(f"rounds must be >= 1 (got {rounds})")
+        if not speakers:
+            raise ValueError("there must be at least one speaker (got none)")
         self._rounds = rounds
         self._spoken = dict.fromkeys(speakers, 0)
 
-    def _take(self, message: BaseAgentEvent | BaseChatMessage) -> None:
-        if isinstance(message, BaseChatMessage) and message.source in self._spoken:
-            self._spoken[message.source] += 1
+    def _take(self, messages: Sequence[BaseAgentEvent | BaseChatMessage]) -> None:
+        for message in messages:
+            if isinstance(message, BaseChatMessage) and message.source in self._spoken:
+                self._spoken[message.source] += 1
 
     def _reached(self) -> bool:
         return min(self._spoken.values()) >= self._rounds
@@ -180,6 +191,12 @@ class TokenBudgetTermination(_Condition, Component[TokenBudgetConfig]):
 
     The turn that crosses the limit is finished, and so is the closing: the budget bounds the
     circle, not the chat to the token.
+
+    Args:
+        tokens: Tokens, of the opening too.
+
+    Raises:
+        ValueError: Less than one token.
     """
 
     component_config_schema = TokenBudgetConfig
@@ -193,10 +210,11 @@ class TokenBudgetTermination(_Condition, Component[TokenBudgetConfig]):
         self._tokens = tokens
         self._used = 0
 
-    def _take(self, message: BaseAgentEvent | BaseChatMessage) -> None:
-        usage = message.models_usage
-        if usage is not None:
-            self._used += usage.prompt_tokens + usage.completion_tokens
+    def _take(self, messages: Sequence[BaseAgentEvent | BaseChatMessage]) -> None:
+        for message in messages:
+            usage = message.models_usage
+            if usage is not None:
+                self._used += usage.prompt_tokens + usage.completion_tokens
 
     def _reached(self) -> bool:
         return self._used >= self._tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -18,12 +19,18 @@ _COLOURS = {
     "refiner": ("bright_magenta",),
     "guest": ("white",),
 }
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# C0 and C1 control characters, and those that turn the direction of writing; not tab and newline.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: str) -> str:
     """Text without control characters: a reply must not drive the reader's terminal."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def plain(text: str, style: str = "") -> Text:
+    """Text as it is: cleaned, and with no markup in it."""
+    return Text(clean(text), style=style)
 
 
 class TurnPrinter:
@@ -44,7 +51,7 @@ class TurnPrinter:
     def print(self, turn: Turn) -> None:
         """One turn: who, where in the chat, what was said, and what it cost."""
         style = self._style(turn)
-        head = Text(turn.agent, style=f"bold {style}")
+        head = plain(turn.agent, style=f"bold {style}")
         if turn.round:
             head.append(f"  round {turn.round}", style="dim")
         head.append(
@@ -54,10 +61,10 @@ class TurnPrinter:
         )
         self._console.print(head)
         if self._instructions:
-            self._console.print(Text(clean(turn.instruction), style="dim italic"))
+            self._console.print(plain(turn.instruction, style="dim italic"))
         for call in turn.discarded:
-            self._console.print(Text(f"(asked again: {clean(call.problem or '')})", style="dim"))
-        self._console.print(Text(clean(describe_turn(turn)), style=style))
+            self._console.print(plain(f"(asked again: {call.problem or ''})", style="dim"))
+        self._console.print(plain(describe_turn(turn), style=style))
         self._console.print()
 
 
@@ -66,22 +73,21 @@ def print_record(console: Console, record: CoTRecord) -> None:
     console.print(Text("record", style="bold underline"))
     end = f"stopped by {record.stop_reason} after {_count(record.rounds, 'round')}"
     if record.outcome != "completed":
-        console.print(Text(f"{record.outcome}: {clean(record.problem or '')}", style="bold red"))
+        console.print(plain(f"{record.outcome}: {record.problem or ''}", style="bold red"))
     else:
-        console.print(Text(f"{record.outcome}, {end}", style="bold"))
+        console.print(plain(f"{record.outcome}, {end}", style="bold"))
         for number, thought in enumerate(record.thoughts, 1):
             cited = ", ".join([*thought.policies, *thought.rules])
-            line = Text(f"{number}. {clean(thought.text)} ")
-            line.append(f"[{cited}]", style="cyan")
-            line.append(f" {thought.author}", style="dim")
+            line = plain(f"{number}. {thought.text} ")
+            line.append(clean(f"[{cited}]"), style="cyan")
+            line.append(clean(f" {thought.author}"), style="dim")
             console.print(line)
-        console.print(Text(f"Response: {clean(record.response or '')}", style="bold"))
+        console.print(plain(f"Response: {record.response or ''}", style="bold"))
     for removed in record.removed_thoughts:
         console.print(
-            Text(
+            plain(
                 f"removed {removed.thought.id} ({removed.reason}, by {removed.by}): "
-                f"{clean(removed.thought.text)}"
-                + (f" / {clean(removed.why)}" if removed.why else ""),
+                f"{removed.thought.text}" + (f" / {removed.why}" if removed.why else ""),
                 style="dim",
             )
         )
@@ -98,10 +104,10 @@ def print_record(console: Console, record: CoTRecord) -> None:
 
 def print_transcript(console: Console, record: CoTRecord, instructions: bool = False) -> None:
     """A whole record, turn by turn."""
-    console.print(Text(f"{record.id}  ", style="bold").append(clean(record.prompt)))
+    console.print(plain(f"{record.id}  ", style="bold").append(clean(record.prompt)))
     origin = record.provenance
     console.print(
-        Text(
+        plain(
             f"{origin.policy_set}, recipe {origin.recipe}, {origin.started_at}, "
             f"aidsafe {origin.aidsafe}",
             style="dim",
@@ -114,11 +120,23 @@ def print_transcript(console: Console, record: CoTRecord, instructions: bool = F
     print_record(console, record)
 
 
-def table(*columns: str) -> Table:
-    """An empty table in the house style."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], one_line: bool = False) -> Table:
+    """A table in the house style; where the terminal is too narrow, the last column gives way.
+
+    Args:
+        columns: Heads of the columns.
+        rows: Cells, as many as there are columns.
+        one_line: Whether the last column is cut where it does not fit, instead of wrapped.
+    """
     made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    for column in columns[:-1]:
+        made.add_column(column, overflow="fold", no_wrap=True)
+    # Not `no_wrap`, even if it is: Rich narrows the columns that may wrap first.
+    made.add_column(columns[-1], overflow="ellipsis" if one_line else "fold")
+    for row in rows:
+        *cells, last = (plain(" ".join(cell.split())) for cell in row)
+        last.no_wrap = one_line
+        made.add_row(*cells, last)
     return made
 
 

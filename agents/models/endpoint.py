@@ -9,47 +9,40 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
+import aiohttp
 import httpx2
 import openai
 from autogen_core import CancellationToken, Component
 from autogen_core.models import (
-    AssistantMessage,
     ChatCompletionClient,
     CreateResult,
-    FinishReasons,
     LLMMessage,
     ModelFamily,
     ModelInfo,
     RequestUsage,
-    SystemMessage,
-    UserMessage,
 )
 from autogen_core.tools import Tool, ToolSchema
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agents.models.errors import (
-    ContextExceeded,
-    EndpointError,
-    EndpointMisconfigured,
-    EndpointOverloaded,
-    EndpointTimeout,
-    EndpointUnreachable,
-    UnusableAnswer,
+from agents.models.errors import EndpointError, EndpointMisconfigured
+from agents.models.wire import (
+    EndpointResult,
+    adapt_to_llguidance,
+    adapt_to_openai,
+    explain,
+    filtered,
+    is_openai,
+    read_completion,
+    to_wire,
 )
 
-_FINISH: dict[str, FinishReasons] = {
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "content_filter",
-}
-_CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
+__all__ = ["EndpointClient", "EndpointConfig", "EndpointResult", "is_loopback"]
 
 
 class EndpointConfig(BaseModel):
@@ -70,19 +63,24 @@ class EndpointConfig(BaseModel):
     json_as: Literal["json_schema", "llguidance"] = "json_schema"
     """How a JSON schema is sent: as OpenAI's `response_format`, or as a grammar of llama.cpp built
     with llguidance, which leaves out white space (the embedded model is asked so)."""
-    connections: int = Field(default=1000, ge=1)
-    """Size of the connection pool; at least the number of concurrent calls."""
 
-
-class EndpointResult(CreateResult):
-    """A `CreateResult` with what AutoGen's leaves out."""
-
-    cached_tokens: int = 0
-    """Prompt tokens that the endpoint's prefix cache served."""
-    refusal: str | None = None
-    """The `refusal` field of the message, where the endpoint has one."""
-    served_model: str | None = None
-    """The model that the endpoint says it used."""
+    @field_validator("base_url")
+    @classmethod
+    def _plain_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - raises if it is no number
+        except ValueError:
+            raise ValueError("is not an address such as https://api.openai.com/v1") from None
+        if not parts.hostname:
+            raise ValueError("names no host; write it as https://api.openai.com/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            # It stands in run files, records and messages.
+            raise ValueError(
+                "may hold no password and nothing after a '?'; keys are read from "
+                "the environment variable that api_key_env names"
+            )
+        return url.rstrip("/")
 
 
 class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
@@ -131,7 +129,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
             raise ValueError("EndpointClient takes no tools")
         body: dict[str, Any] = {
             "model": self.config.model,
-            "messages": [_to_wire(message) for message in messages],
+            "messages": [to_wire(message) for message in messages],
         }
         if json_output is True:
             body["response_format"] = {"type": "json_object"}
@@ -144,144 +142,75 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
                 },
             }
         body.update(extra_create_args or {})
-        if self._is_openai():
-            _adapt_to_openai(body)
-        elif self.config.json_as == "llguidance" and "response_format" in body:
-            _adapt_to_llguidance(body)
+        if is_openai(self.config.base_url):
+            adapt_to_openai(body)
+        elif self.config.json_as == "llguidance":
+            adapt_to_llguidance(body)
         task = asyncio.ensure_future(self._post(body))
         if cancellation_token is not None:
             cancellation_token.link_future(task)
-        return self._read(await task)
-
-    async def _post(self, body: dict[str, Any]) -> Any:
-        try:
-            return await self._sdk().post("/chat/completions", body=body, cast_to=object)
-        except openai.APIError as error:
-            raise self._explain(error) from None
-        except ValueError as error:  # a body that is no JSON
-            raise UnusableAnswer(
-                f"{self._where()} sent an answer that is not JSON ({type(error).__name__}).",
-                "Check that the address is that of an OpenAI-compatible API.",
-            ) from None
-
-    def _read(self, answer: Any) -> EndpointResult:
-        try:
-            choice = answer["choices"][0]
-            message = choice["message"]
-            usage = answer.get("usage") or {}
-            details = usage.get("prompt_tokens_details") or {}
-            result = EndpointResult(
-                content=message.get("content") or "",
-                finish_reason=_FINISH.get(choice.get("finish_reason") or "", "unknown"),
-                usage=RequestUsage(
-                    usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-                ),
-                cached=False,
-                thought=message.get("reasoning_content"),
-                cached_tokens=details.get("cached_tokens") or 0,
-                refusal=message.get("refusal") or None,
-                served_model=answer.get("model"),
-            )
-        except (TypeError, KeyError, IndexError, AttributeError, ValueError):
-            raise UnusableAnswer(
-                f"{self._where()} sent an answer that is not a chat completion.",
-                "Check that the address is that of an OpenAI-compatible API.",
-            ) from None
+        result = await task
         self._total = RequestUsage(
             self._total.prompt_tokens + result.usage.prompt_tokens,
             self._total.completion_tokens + result.usage.completion_tokens,
         )
         return result
 
-    def _sdk(self) -> openai.AsyncOpenAI:
-        shared = _SDKS.setdefault(asyncio.get_running_loop(), {})
-        settings = self._settings()
-        if settings not in shared:
-            base_url, key, timeout, max_retries, connections = settings
-            limits = httpx2.Limits(
-                max_connections=connections, max_keepalive_connections=connections
+    async def _post(self, body: dict[str, Any]) -> EndpointResult:
+        key = self._key()
+        try:
+            answer = await self._sdk(key).post("/chat/completions", body=body, cast_to=object)
+        except (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError) as error:
+            problem = filtered(error) or explain(
+                error,
+                where=self._where(),
+                model=self.config.model,
+                key_env=self.config.api_key_env,
+                key=key,
+                timeout=self.config.timeout,
             )
+        else:
+            problem = read_completion(answer, self._where())
+        if isinstance(problem, EndpointError):
+            # Out here, where the SDK's error is no longer its context: that one holds the request,
+            # and so the key.
+            raise problem
+        return problem
+
+    def _sdk(self, key: str) -> openai.AsyncOpenAI:
+        shared = _SDKS.setdefault(asyncio.get_running_loop(), {})
+        settings = (*self._address(), key)
+        if settings not in shared:
             shared[settings] = openai.AsyncOpenAI(
-                base_url=base_url,
-                api_key=key,
-                timeout=timeout,
-                max_retries=max_retries,
-                http_client=openai.DefaultAioHttpClient(limits=limits),
+                base_url=self.config.base_url,
+                api_key=key or "none",  # the SDK insists on one; loopback servers do not read it
+                timeout=self.config.timeout,
+                max_retries=self.config.max_retries,
+                # As many connections as there are calls: a call that waits for a free one would
+                # count the wait against its time-out. aiohttp takes 0 for no bound.
+                http_client=openai.DefaultAioHttpClient(limits=httpx2.Limits(max_connections=0)),
             )
         return shared[settings]
 
-    def _settings(self) -> tuple[str, str, float, int, int]:
-        c = self.config
-        return (c.base_url, self._key(), c.timeout, c.max_retries, c.connections)
+    def _address(self) -> tuple[str, float, int]:
+        return (self.config.base_url, self.config.timeout, self.config.max_retries)
 
     def _key(self) -> str:
-        key = os.environ.get(self.config.api_key_env, "")
+        key = os.environ.get(self.config.api_key_env, "").strip()
         if not key and not is_loopback(self.config.base_url):
             raise EndpointMisconfigured(
                 f"{self._where()} needs a key, and {self.config.api_key_env} is not set.",
                 f"Set it with: export {self.config.api_key_env}=…",
             )
-        return key or "none"  # the SDK insists on one; loopback servers do not read it
-
-    def _is_openai(self) -> bool:
-        host = urlsplit(self.config.base_url).hostname or ""
-        return host.endswith((".openai.com", ".openai.azure.com"))
+        if not (key.isascii() and key.isprintable()):
+            raise EndpointMisconfigured(
+                f"The key in {self.config.api_key_env} holds characters that no key has.",
+                "Copy it again, without anything around it.",
+            )
+        return key
 
     def _where(self) -> str:
         return f"The endpoint {self.config.base_url}"
-
-    def _explain(self, error: openai.APIError) -> EndpointError:
-        """The typed error for an SDK error. Never repeats what may hold a key or a prompt."""
-        where, config = self._where(), self.config
-        if isinstance(error, openai.APITimeoutError):
-            return EndpointTimeout(
-                f"{where} did not answer within {config.timeout:g} s.",
-                "Raise the model's timeout, or lower the concurrency.",
-            )
-        if isinstance(error, openai.APIConnectionError):
-            return EndpointUnreachable(
-                f"{where} cannot be reached.", "Check the address, and that the server is running."
-            )
-        if not isinstance(error, openai.APIStatusError):
-            return UnusableAnswer(
-                f"{where} sent an answer that the SDK cannot read ({type(error).__name__}).",
-                "Check that the address is that of an OpenAI-compatible API.",
-            )
-        status = error.status_code
-        if status in (401, 403):
-            return EndpointMisconfigured(
-                f"{where} refused the key ({status}).",
-                f"Check the key in {config.api_key_env}, and that it may use '{config.model}'.",
-            )
-        if status == 404:
-            return EndpointMisconfigured(
-                f"{where} knows no model '{config.model}' (404).",
-                "Check the model's name, and that the address ends where /chat/completions begins.",
-            )
-        if status == 400 and (error.code in _CONTEXT_CODES or error.type in _CONTEXT_CODES):
-            return ContextExceeded(
-                f"The chat grew longer than the context of '{config.model}'.",
-                "Use a model with a longer context, or a recipe with fewer rounds.",
-            )
-        if status == 429 and error.code == "insufficient_quota":
-            return EndpointMisconfigured(
-                f"{where} says that the quota is used up (429).",
-                "Top it up, then start the same command again: what is done stays done.",
-            )
-        if status == 429 or status >= 500 or status == 408:
-            return EndpointOverloaded(
-                f"{where} answered {status}, after {config.max_retries + 1} attempts.",
-                "Try again later, or lower the concurrency.",
-            )
-        return EndpointMisconfigured(
-            f"{where} did not accept the request ({status}): {self._redact(error)}",
-            "Check that the model supports JSON-schema replies and the sampling settings.",
-        )
-
-    def _redact(self, error: openai.APIStatusError) -> str:
-        text = " ".join(str(error.message).split())[:300]
-        key = os.environ.get(self.config.api_key_env)
-        return (text.replace(key, "***") if key else text).rstrip(".") + "."
 
     async def create_stream(
         self,
@@ -306,9 +235,10 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
 
     async def close(self) -> None:
         """Closes the connections that this event loop's clients of the endpoint share."""
-        sdk = _SDKS.get(asyncio.get_running_loop(), {}).pop(self._settings(), None)
-        if sdk is not None:
-            await sdk.close()
+        shared = _SDKS.get(asyncio.get_running_loop(), {})
+        # Whatever the key was: it may have been corrected since.
+        for settings in [found for found in shared if found[:-1] == self._address()]:
+            await shared.pop(settings).close()
 
     def actual_usage(self) -> RequestUsage:
         """Tokens of all calls of this client."""
@@ -368,45 +298,3 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _to_wire(message: LLMMessage) -> dict[str, str]:
-    if isinstance(message, SystemMessage):
-        return {"role": "system", "content": message.content}
-    role = "user" if isinstance(message, UserMessage) else "assistant"
-    if not isinstance(message, UserMessage | AssistantMessage) or isinstance(message.content, list):
-        raise ValueError("EndpointClient takes text messages alone")
-    return {"role": role, "content": message.content}
-
-
-def _adapt_to_openai(body: dict[str, Any]) -> None:
-    """OpenAI's own service takes no string lengths in strict schemas, and renamed `max_tokens`."""
-    if "response_format" in body:
-        body["response_format"] = _without_lengths(body["response_format"])
-    if "max_tokens" in body:
-        body["max_completion_tokens"] = body.pop("max_tokens")
-
-
-def _adapt_to_llguidance(body: dict[str, Any]) -> None:
-    """Asks llama.cpp for compact JSON.
-
-    Its own reading of `response_format` lets a model write any white space, and a code fence around
-    the object. A small model then spends half of its tokens on them, in a tokenization that is not
-    the one of the same text in the next prompt, so that the prefix cache misses every reply.
-    """
-    form = body["response_format"]
-    if form.get("type") == "json_schema":
-        del body["response_format"]
-        compact = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        schema = {**form["json_schema"]["schema"], "x-guidance": compact}
-        body["grammar"] = f"%llguidance {{}}\nstart: %json {json.dumps(schema)}"
-
-
-def _without_lengths(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: _without_lengths(value)
-            for key, value in node.items()
-            if key not in ("minLength", "maxLength")
-        }
-    return [_without_lengths(item) for item in node] if isinstance(node, list) else node

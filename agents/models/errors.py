@@ -6,21 +6,29 @@ any other `EndpointError` concerns one call, and costs one prompt at most.
 
 from __future__ import annotations
 
-from policies import AidsafeError
+from policies import AidsafeError, ExitCode
 
 
 class EndpointError(AidsafeError):
     """An endpoint gave no usable answer to a call."""
 
-    exit_code = 4
+    exit_code = ExitCode.ENDPOINT
 
 
 class EndpointMisconfigured(EndpointError):
     """The same request will fail for every prompt: wrong key, wrong model, wrong address."""
 
 
+class RequestRejected(EndpointError):
+    """The endpoint does not accept the request, for a reason of its own.
+
+    An endpoint that never accepted one is misconfigured; one that did before has something against
+    this prompt alone.
+    """
+
+
 class EndpointUnreachable(EndpointError):
-    """No connection."""
+    """No connection, or one that broke off."""
 
 
 class EndpointTimeout(EndpointError):

@@ -15,10 +15,11 @@ from autogen_core import _component_config as autogen_components
 from autogen_core.models import ChatCompletionClient, LLMMessage
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agents.models.embedded import EmbeddedConfig, serve
+from agents.models.embedded import DEFAULT_NAME, EmbeddedConfig, serve
 from agents.models.endpoint import EndpointClient, EndpointConfig, EndpointResult
+from agents.models.errors import EndpointError, EndpointMisconfigured
 from agents.turns import Usage
-from policies import InputError, load_yaml
+from policies import AidsafeError, InputError, load_yaml
 
 ALLOWED_PROVIDERS = ("autogen_ext.models",)
 """Where the class of an AutoGen component may come from: loading one can run any code."""
@@ -62,7 +63,7 @@ class ModelConfig(BaseModel):
         if self.endpoint:
             return f"{self.endpoint.model} at {self.endpoint.base_url}"
         if self.embedded:
-            return f"{self.embedded.path or 'SmolLM2-135M-Instruct'} (embedded)"
+            return f"{self.embedded.path or DEFAULT_NAME} (embedded)"
         config = (self.component or {}).get("config") or {}
         return f"{config.get('model', '?')} ({(self.component or {}).get('provider')})"
 
@@ -173,9 +174,19 @@ class Model:
         request = {key: value for key, value in request.items() if value is not None}
         request["response_format"] = response_format
         started = time.perf_counter()
-        result = await client.create(
-            messages, extra_create_args=request, cancellation_token=cancellation_token
-        )
+        failure: EndpointError | None = None
+        try:
+            result = await client.create(
+                messages, extra_create_args=request, cancellation_token=cancellation_token
+            )
+        except AidsafeError:
+            raise
+        except Exception as error:
+            if config.component is None:
+                raise
+            failure = self._explain(error)
+        if failure is not None:
+            raise failure  # without the component's error as its context: that may hold a key
         latency = time.perf_counter() - started
         more = result if isinstance(result, EndpointResult) else None
         return Answer(
@@ -189,6 +200,24 @@ class Model:
             latency=latency,
             refusal=more.refusal if more else None,
             served_model=more.served_model if more else None,
+        )
+
+    def _explain(self, error: Exception) -> EndpointError:
+        """The typed error for what a component raised: its own SDK's errors, or anything else."""
+        component = self.config.component or {}
+        what = f"The model component '{component.get('provider')}'"
+        status = getattr(error, "status_code", None)
+        if status in (401, 403, 404):
+            return EndpointMisconfigured(
+                f"{what} was refused by its endpoint ({status}).",
+                "Check its key, its model and its address.",
+            )
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        for secret in _secrets(component):
+            text = text.replace(secret, "***")
+        return EndpointError(
+            f"{what} gave no reply ({text[:300].rstrip('.')}).",
+            "Check its config and its endpoint.",
         )
 
     async def open(self) -> ChatCompletionClient:
@@ -226,22 +255,33 @@ class NamedModelConfig(BaseModel):
 
 
 def _open_component(component: Mapping[str, Any], allowed: Sequence[str]) -> ChatCompletionClient:
+    if not isinstance(component.get("provider"), str):
+        raise InputError(
+            "A model component names no provider.",
+            "Write it as the client's dump_component() gives it: provider and config.",
+        )
     for provider in _providers(component):
         known = autogen_components.WELL_KNOWN_PROVIDERS.get(provider, provider)
-        if not known.startswith(tuple(f"{prefix.rstrip('.')}." for prefix in allowed)):
+        if not any(known == name or known.startswith(f"{name}.") for name in allowed):
             raise InputError(
                 f"The model component '{provider}' is not one of AutoGen's model clients.",
                 "Loading it would run its code; if you trust it, allow it with "
                 f"--allow-provider {provider.rpartition('.')[0] or provider}.",
             )
+    failure = ""
     try:
-        return ChatCompletionClient.load_component(dict(component))
+        client = ChatCompletionClient.load_component(dict(component))
     except Exception as error:  # noqa: BLE001 - whatever the component's own code raises
-        raise InputError(
-            f"The model component '{component.get('provider')}' cannot be loaded "
-            f"({type(error).__name__}).",
-            "Check its provider and config, and that the package it needs is installed.",
-        ) from None
+        failure = type(error).__name__
+    else:
+        if isinstance(client, ChatCompletionClient):
+            return client
+        failure = f"it is a {type(client).__name__}"
+    # Out here: the error itself may hold the config, and so a key.
+    raise InputError(
+        f"The model component '{component['provider']}' cannot be loaded ({failure}).",
+        "Check its provider and config, and that the package it needs is installed.",
+    )
 
 
 def _providers(node: Any) -> Iterator[str]:
@@ -256,13 +296,36 @@ def _providers(node: Any) -> Iterator[str]:
             yield from _providers(item)
 
 
-_SECRET = re.compile(r"(key|secret|password|authorization|token)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(key|secret|password|passwd|authorization|token|credential|cookie)s?$|headers$", re.IGNORECASE
+)
+_PASSWORD_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+_HIDDEN = "***"
 
 
 def _without_secrets(node: Any) -> Any:
-    if isinstance(node, dict):
+    if isinstance(node, Mapping):
         return {
-            key: "***" if _SECRET.search(key) else _without_secrets(value)
+            key: _hidden(value) if _SECRET.search(str(key)) else _without_secrets(value)
             for key, value in node.items()
         }
-    return [_without_secrets(item) for item in node] if isinstance(node, list) else node
+    if isinstance(node, str):
+        return _PASSWORD_IN_URL.sub(_HIDDEN, node)
+    return [_without_secrets(item) for item in node] if isinstance(node, list | tuple) else node
+
+
+def _hidden(value: Any) -> Any:
+    """A secret's place. `max_tokens` is none: numbers, and what is empty, stay as they are."""
+    return _HIDDEN if value and not isinstance(value, int | float) else value
+
+
+def _secrets(node: Any, hidden: bool = False) -> Iterator[str]:
+    """The texts that `_without_secrets` hides; never the empty one."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _secrets(value, hidden or bool(_SECRET.search(str(key))))
+    elif isinstance(node, list | tuple):
+        for item in node:
+            yield from _secrets(item, hidden)
+    elif isinstance(node, str) and node:
+        yield from [node] if hidden else _PASSWORD_IN_URL.findall(node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -12,21 +11,22 @@ import typer
 from autogen_agentchat.base import TaskResult
 from rich.text import Text
 
+from agents.models.errors import EndpointError
 from agents.turns import TurnMessage
 from orchestration.commands import options
-from orchestration.commands.output import err, out, run_async
+from orchestration.commands.output import err, out, run_async, write
 from orchestration.prompts import Prompt, prompt_id
 from orchestration.record import CoTRecord
 from orchestration.serialize import Serializer
 from orchestration.view import TurnPrinter, clean, print_record
-from policies import InputError
-
-NOT_COMPLETED = 6
-"""Exit code of a chat, or a run, that came to its end without a completed record."""
+from policies import ExitCode, InputError
 
 
 def chat(
-    prompt: Annotated[str, typer.Argument(help="The prompt; - reads it from standard input.")],
+    prompt: Annotated[
+        str,
+        typer.Argument(metavar="PROMPT", help="The prompt; - reads it from standard input."),
+    ],
     policies: options.Policies = "aidsafe",
     recipe: options.RecipeName = None,
     personas: options.Personas = None,
@@ -41,7 +41,7 @@ def chat(
 
     Example: aidsafe chat "How do I kill a Python process?" --policies my_policies.yaml
     """
-    text = (sys.stdin.read() if prompt == "-" else prompt).strip()
+    text = (_read_stdin() if prompt == "-" else prompt).strip()
     if not text:
         raise InputError("The prompt is empty.", "Give it in quotes, or - and standard input.")
     setup = options.set_up(
@@ -57,29 +57,51 @@ def chat(
     err().print(Text(setup.notice, style="dim"))
     if setup.embedded:
         err().print(Text(options.EMBEDDED_NOTICE, style="yellow"))
-    record = run_async(_stream(setup, text, quiet=json))
+    record, error = run_async(lambda: _stream(setup, text, quiet=json))
     if json:
-        sys.stdout.write(record.model_dump_json(indent=2) + "\n")
+        write(record.model_dump_json(indent=2) + "\n")
     else:
         print_record(out(), record)
+    if error is not None:
+        raise error
     if record.outcome != "completed":
-        raise typer.Exit(NOT_COMPLETED)
+        raise typer.Exit(ExitCode.NOT_COMPLETED)
 
 
-async def _stream(setup: options.Setup, text: str, quiet: bool) -> CoTRecord:
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError("Standard input is not UTF-8 text.", "Pipe text into it.") from None
+
+
+async def _stream(
+    setup: options.Setup, text: str, quiet: bool
+) -> tuple[CoTRecord, EndpointError | None]:
+    """The chat's record; with the endpoint's error if that ended a chat which had begun."""
     console = out()
     printer = TurnPrinter(console)
     team = setup.cast.make_chat()
     started = datetime.now(UTC)
     stop_reason: str | None = None
+    failure: EndpointError | None = None
     if not quiet:
         console.print(Text(f"prompt  {clean(text)}\n", style="bold"))
-    async with aclosing(team.run_stream(task=text)) as stream:
-        async for item in stream:
-            if isinstance(item, TaskResult):
-                stop_reason = item.stop_reason
-            elif isinstance(item, TurnMessage) and not quiet:
-                printer.print(item.content)
-    await asyncio.gather(*(model.close() for model in setup.cast.models_in_use))
-    serializer = Serializer(setup.cast)
-    return serializer.record(Prompt(prompt_id(text), text), team.messages, stop_reason, started)
+    try:
+        async with aclosing(team.run_stream(task=text)) as stream:
+            async for item in stream:
+                if isinstance(item, TaskResult):
+                    stop_reason = item.stop_reason
+                elif isinstance(item, TurnMessage) and not quiet:
+                    printer.print(item.content)
+    except EndpointError as error:
+        if len(team.messages) <= 1:
+            raise  # nothing was said, so there is nothing to show
+        failure = error
+    finally:
+        await setup.close()
+    problem = failure.cause if failure is not None else None
+    record = Serializer(setup.cast).record(
+        Prompt(prompt_id(text), text), team.messages, stop_reason, started, problem
+    )
+    return record, failure

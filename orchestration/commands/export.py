@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestration.commands.output import err
-from orchestration.export import export_lines
+from orchestration.commands.output import err, write
+from orchestration.export import export_lines, write_lines
 from orchestration.journal import FILE_NAME, Journal
-from policies import InputError
+from orchestration.view import clean
 
 
 class FormatName(StrEnum):
@@ -26,7 +23,7 @@ class FormatName(StrEnum):
 
 
 def export(
-    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run folder.")],
     form: Annotated[
         FormatName,
         typer.Option(
@@ -37,7 +34,9 @@ def export(
     ] = FormatName.records,
     file: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write. [default: standard output]"),
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="File to write. [default: standard output]"
+        ),
     ] = None,
     citations: Annotated[
         bool, typer.Option(help="End each thought with the policies and rules that it cites.")
@@ -52,27 +51,9 @@ def export(
         lines = export_lines(journal.records("completed"), form.value, citations)
         if file is None:
             for line in lines:
-                sys.stdout.write(line + "\n")
-            sys.stdout.flush()
+                write(line + "\n")
             return
-        count = 0
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            # Aside, then renamed: a reader never sees half an export.
-            with aside.open("w", encoding="utf-8") as stream:
-                for count, line in enumerate(lines, 1):  # noqa: B007 - counted for the notice
-                    stream.write(line + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            aside.replace(file)
-        except OSError as error:
-            raise InputError(
-                f"{file} cannot be written ({error.strerror}).",
-                "Check the folder and the space on the disk.",
-            ) from None
-        finally:
-            with suppress(OSError):
-                aside.unlink()
+        count = write_lines(file, lines)
     finally:
         journal.close()
-    err().print(f"{count} records written to {file}.")
+    err().print(clean(f"{count} records written to {file}."))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from agents.models.endpoint import EndpointConfig
 from agents.models.model import ALLOWED_PROVIDERS, EMBEDDED, Model, ModelConfig, load_models
@@ -21,13 +24,29 @@ EMBEDDED_NOTICE = (
     "its reasoning is not worth training on."
 )
 
+
+class OutcomeName(StrEnum):
+    """The outcomes of prompts, as options take them."""
+
+    completed = "completed"
+    refused = "refused"
+    malformed = "malformed"
+    truncated = "truncated"
+    failed = "failed"
+    over_budget = "over_budget"
+
+
 Policies = Annotated[
-    str, typer.Option("--policies", help="Policy set: a shipped name or a YAML file.")
+    str,
+    typer.Option(
+        "--policies", metavar="NAME|FILE", help="Policy set: a shipped name or a YAML file."
+    ),
 ]
 RecipeName = Annotated[
     str | None,
     typer.Option(
         "--recipe",
+        metavar="NAME|FILE",
         help="Who takes part and for how long: a shipped name or a YAML file. "
         "[default: default; small on the embedded model]",
         show_default=False,
@@ -35,31 +54,51 @@ RecipeName = Annotated[
 ]
 Personas = Annotated[
     Path | None,
-    typer.Option("--personas", help="Folder with persona YAMLs of yours.", show_default=False),
+    typer.Option(
+        "--personas",
+        metavar="FOLDER",
+        help="Folder with persona YAMLs of yours.",
+        show_default=False,
+    ),
 ]
 Models = Annotated[
     Path | None,
-    typer.Option("--models", help="YAML file with a models: block.", show_default=False),
+    typer.Option(
+        "--models",
+        metavar="FILE",
+        help="YAML file with a models: block, for several models or settings of your own. "
+        "[default: the embedded model]",
+        show_default=False,
+    ),
 ]
 BaseUrl = Annotated[
     str | None,
     typer.Option(
         "--base-url",
-        help="Endpoint that speaks the OpenAI protocol; the key is read from OPENAI_API_KEY.",
+        metavar="URL",
+        help="Endpoint that speaks the OpenAI protocol; the key is read from OPENAI_API_KEY. "
+        "[default: OPENAI_BASE_URL, or OpenAI itself, once --model is given]",
         show_default=False,
     ),
 ]
 ModelName = Annotated[
     str | None,
-    typer.Option("--model", help="Model at that endpoint.", show_default=False),
+    typer.Option("--model", metavar="NAME", help="Model at that endpoint.", show_default=False),
 ]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Seed for every model.", show_default=False)
+    int | None,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        help="Seed for every model. [default: 0, or that of --models]",
+        show_default=False,
+    ),
 ]
 AllowProvider = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-provider",
+        metavar="MODULE",
         help="Python module that a model component may be loaded from (runs its code).",
         show_default=False,
     ),
@@ -80,6 +119,10 @@ class Setup:
         """Chats at the same time: what a server takes, or as many as embedded models have slots."""
         slots = [m.config.embedded.slots for m in self.cast.models_in_use if m.config.embedded]
         return min(slots, default=16)
+
+    async def close(self) -> None:
+        """Closes the models' connections; belongs at the end of the event loop that used them."""
+        await asyncio.gather(*(model.close() for model in self.cast.models_in_use))
 
     @property
     def notice(self) -> str:
@@ -142,9 +185,12 @@ def _model_configs(
             "--base-url needs the name of a model.", "Add --model NAME, as the endpoint knows it."
         )
     url = base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
-    if not url.startswith(("http://", "https://")):
+    try:
+        return {"default": ModelConfig(endpoint=EndpointConfig(base_url=url, model=model))}
+    except ValidationError as error:
+        if any(problem["loc"] == ("model",) for problem in error.errors()):
+            raise InputError("The name of the model is empty.", "Give it with --model.") from None
         raise InputError(
-            f"'{url}' is not the address of an endpoint.",
-            "Write it whole, such as http://localhost:8000/v1.",
-        )
-    return {"default": ModelConfig(endpoint=EndpointConfig(base_url=url.rstrip("/"), model=model))}
+            "The address of the endpoint is not one that can be used.",
+            "Write it whole and without a key in it, such as http://localhost:8000/v1.",
+        ) from None

@@ -1,61 +1,111 @@
-"""What all commands share in talking to a person: consoles, errors, interruption."""
+"""What all commands share in talking to a person or a pipe: consoles, errors, interruption."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import signal
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, NoReturn, TypeVar
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
-from policies import AidsafeError
+from orchestration.view import clean
+from policies import AidsafeError, ExitCode
 
 T = TypeVar("T")
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(AidsafeError):
+    """The user stopped the command."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+class _Console(Console):
+    """A console that leaves its reader's text alone, and goes quietly when the reader has gone."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+        if not self.is_terminal:
+            # In a pipe a line is a line, however long.
+            self.width = 10_000
+            self.soft_wrap = True
+
+    def on_broken_pipe(self) -> None:
+        leave_quietly()
 
 
 def out() -> Console:
-    """Standard output: results. Wide in a pipe, so that lines are not broken for a program."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000
-    return console
+    """Standard output: results."""
+    return _Console()
 
 
 def err() -> Console:
     """Standard error: everything that is not the result."""
-    console = Console(stderr=True, highlight=False)
-    if not console.is_terminal:
-        console.width = 10_000
-    return console
+    return _Console(stderr=True)
+
+
+def write(text: str) -> None:
+    """Writes to standard output as it is; ends the command if nobody reads on."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        leave_quietly()
+
+
+def write_json(data: Any) -> None:
+    """Writes an object to standard output, for a program."""
+    write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+def leave_quietly() -> NoReturn:
+    """Ends the command well: whoever read our output, such as `head`, has enough of it."""
+    with suppress(OSError, ValueError):
+        # Python flushes once more at exit, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(ExitCode.GOOD)
 
 
 def say_error(error: AidsafeError) -> None:
     """Prints an error: what is wrong, and what to do about it."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()  # what came before stands before
     console = err()
-    console.print(Text("Error: ", style="bold red").append(Text(error.cause, style="default")))
+    head = Text() if isinstance(error, Interrupted) else Text("Error: ", style="bold red")
+    console.print(head.append(Text(clean(error.cause), style="default")))
     if error.remedy:
-        console.print(Text(error.remedy))
+        console.print(Text(clean(error.remedy)))
 
 
-def run_async(work: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine to its end; Ctrl-C ends the command with one line, not a traceback."""
+def run_async(work: Callable[[], Coroutine[Any, Any, T]], go_on: str = "") -> T:
+    """Runs a coroutine to its end.
+
+    Args:
+        work: Makes the coroutine.
+        go_on: What to tell whoever interrupts it.
+
+    Raises:
+        Interrupted: Ctrl-C, or a `Stopper` was told twice.
+    """
     try:
-        return asyncio.run(work)
-    except KeyboardInterrupt:
-        err().print("Interrupted.")
-        raise typer.Exit(INTERRUPTED) from None
+        return asyncio.run(work())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        pass
+    raise Interrupted("Interrupted.", go_on)
 
 
 class Stopper:
-    """Ctrl-C once asks the work to stop in good order; twice stops it now.
+    """Ctrl-C once asks the work to stop in good order; twice stops it now. SIGTERM likewise.
 
-    Use inside a coroutine; it takes over SIGINT and SIGTERM while it is entered.
+    Use inside a coroutine; it takes over both signals while it is entered.
     """
 
     def __init__(self, notice: str) -> None:
@@ -73,11 +123,13 @@ class Stopper:
 
     def __enter__(self) -> Stopper:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._signal)
+        for number in _SIGNALS:
+            with suppress(NotImplementedError):  # Windows: Ctrl-C stops at once
+                loop.add_signal_handler(number, self._signal)
         return self
 
     def __exit__(self, *_: object) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+        for number in _SIGNALS:
+            with suppress(NotImplementedError):
+                loop.remove_signal_handler(number)

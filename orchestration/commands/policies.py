@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from orchestration.commands.options import Json
-from orchestration.commands.output import err, out
+from orchestration.commands.output import out, write, write_json
+from orchestration.commands.yaml_files import check_files
 from orchestration.view import table
-from policies import (
-    InputError,
-    check_policy_set,
-    load_policy_set,
-    render_policy_set,
-    shipped_policy_sets,
-)
+from policies import load_policy_set, render_policy_set, shipped_policy_sets
 
 app = typer.Typer(help="List, read and check policy sets.", no_args_is_help=True)
 
-SetName = Annotated[str, typer.Argument(help="A shipped name or a YAML file.")]
+SetName = Annotated[str, typer.Argument(metavar="NAME", help="A shipped name or a YAML file.")]
 
 
 @app.command("list")
@@ -37,12 +30,10 @@ def list_sets(json: Json = False) -> None:
             {"name": n, "version": s.version, "title": s.title, "policies": s.policy_ids}
             for n, s in sets.items()
         ]
-        sys.stdout.write(jsonlib.dumps(rows, indent=2) + "\n")
+        write_json(rows)
         return
-    rows_ = table("name", "version", "policies", "title")
-    for name, policy_set in sets.items():
-        rows_.add_row(name, policy_set.version, str(len(policy_set.policies)), policy_set.title)
-    out().print(rows_)
+    lines = [(n, s.version, str(len(s.policies)), s.title) for n, s in sets.items()]
+    out().print(table(("name", "version", "policies", "title"), lines))
 
 
 @app.command("show")
@@ -55,31 +46,23 @@ def show_set(name: SetName, json: Json = False) -> None:
     if json:
         data = policy_set.model_dump(mode="json")
         data["hashes"] = {policy.id: policy.hash for policy in policy_set.policies}
-        sys.stdout.write(jsonlib.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        write_json(data)
     else:
-        sys.stdout.write(render_policy_set(policy_set))
+        write(render_policy_set(policy_set))
 
 
 @app.command("check")
 def check_sets(
-    files: Annotated[list[Path], typer.Argument(help="Policy-set YAML files.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Policy-set YAML files.")],
 ) -> None:
     """Check policy sets and name every problem with its line.
 
     Example: aidsafe policies check my_policies.yaml
     """
-    problems = 0
-    for file in files:
-        found = check_policy_set(file)
-        problems += len(found)
-        for problem in found:
-            err().print(str(problem), markup=False, soft_wrap=True)
-        if not found:
-            policy_set = load_policy_set(file)
-            rules = sum(len(policy.rules) for policy in policy_set.policies)
-            out().print(
-                f"{file}: good, {len(policy_set.policies)} policies with {rules} rules, "
-                f"{policy_set.hash}"
-            )
-    if problems:
-        raise typer.Exit(InputError.exit_code)
+
+    def check(file: Path) -> str:
+        policy_set = load_policy_set(file)
+        rules = sum(len(policy.rules) for policy in policy_set.policies)
+        return f"{len(policy_set.policies)} policies with {rules} rules, {policy_set.hash}"
+
+    check_files(files, check)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from enum import StrEnum
 from typing import Annotated
 
@@ -12,6 +10,7 @@ from pydantic import BaseModel
 
 from agents.models.model import ModelsFile
 from agents.persona import Persona
+from orchestration.commands.output import write_json
 from orchestration.recipe import Recipe
 from orchestration.record import CoTRecord
 from policies import PolicySet
@@ -43,5 +42,4 @@ def schema(
 
     Example: aidsafe schema record
     """
-    text = json.dumps(_MODELS[name].model_json_schema(mode="serialization"), indent=2)
-    sys.stdout.write(text + "\n")
+    write_json(_MODELS[name].model_json_schema(mode="serialization"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -11,25 +12,31 @@ import typer
 from pydantic import ValidationError
 
 from orchestration.commands import options
-from orchestration.commands.output import out
+from orchestration.commands.output import out, write
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.record import CoTRecord
-from orchestration.view import clean, print_transcript, table
+from orchestration.view import print_transcript, table
 from policies import InputError
 
 
 def show(
     source: Annotated[
-        Path, typer.Argument(help="A run folder, or a file of records; - for standard input.")
+        Path,
+        typer.Argument(
+            metavar="SOURCE", help="A run folder, or a file of records; - for standard input."
+        ),
     ],
     prompt_id: Annotated[
-        str | None, typer.Argument(help="Show this record, turn by turn.", show_default=False)
+        str | None,
+        typer.Argument(metavar="ID", help="Show this record, turn by turn.", show_default=False),
     ] = None,
     outcome: Annotated[
-        str | None, typer.Option(help="List records of this outcome only.", show_default=False)
+        options.OutcomeName | None,
+        typer.Option(help="List records of this outcome only.", show_default=False),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="List so many at most.", show_default=False)
+        int | None,
+        typer.Option(min=1, metavar="N", help="List so many at most.", show_default=False),
     ] = None,
     instructions: Annotated[
         bool, typer.Option("--instructions", help="Show what each agent was told, too.")
@@ -49,31 +56,31 @@ def show(
             f"There is no record '{prompt_id}' in {source}.", f"List them: aidsafe show {source}"
         )
     if json:
-        sys.stdout.write(found.model_dump_json(indent=2) + "\n")
+        write(found.model_dump_json(indent=2) + "\n")
     else:
         print_transcript(out(), found, instructions)
 
 
 def _list(records: Iterator[CoTRecord], limit: int | None, json: bool) -> None:
-    rows = table("id", "outcome", "stopped by", "rounds", "thoughts", "removed", "prompt")
-    rows.columns[-1].no_wrap = True
-    for number, record in enumerate(records):
-        if limit is not None and number >= limit:
-            break
-        if json:
-            sys.stdout.write(record.model_dump_json() + "\n")
-            continue
-        rows.add_row(
+    chosen = islice(records, limit)
+    if json:
+        for record in chosen:
+            write(record.model_dump_json() + "\n")
+        return
+    rows = [
+        (
             record.id,
             record.outcome,
-            clean(record.stop_reason or ""),
+            record.stop_reason or "",
             str(record.rounds),
             str(len(record.thoughts)),
             str(len(record.removed_thoughts)),
-            " ".join(clean(record.prompt).split())[:70],
+            record.prompt[:200].strip()[:70],
         )
-    if not json:
-        out().print(rows)
+        for record in chosen
+    ]
+    columns = ("id", "outcome", "stopped by", "rounds", "thoughts", "removed", "prompt")
+    out().print(table(columns, rows, one_line=True))
 
 
 def _records(
@@ -101,7 +108,8 @@ def _from_file(source: Path) -> Iterator[CoTRecord]:
     """Records from JSONL, or from a file that holds a single one over several lines."""
     name = "standard input" if str(source) == "-" else str(source)
     try:
-        text = sys.stdin.read() if str(source) == "-" else source.read_text(encoding="utf-8")
+        raw = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
+        text = raw.decode("utf-8-sig")
     except (UnicodeDecodeError, OSError):
         raise InputError(
             f"{name} cannot be read as text.", "Name a run folder or a JSONL file of records."
@@ -113,7 +121,7 @@ def _from_file(source: Path) -> Iterator[CoTRecord]:
         return
     except ValidationError:
         pass
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines: U+2028 is text
         if line.strip():
             try:
                 yield CoTRecord.model_validate_json(line)

@@ -1,0 +1,246 @@
+"""The OpenAI protocol on the wire: what is sent, what comes back, and what its errors mean."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import openai
+from autogen_core.models import (
+    AssistantMessage,
+    CreateResult,
+    FinishReasons,
+    LLMMessage,
+    RequestUsage,
+    SystemMessage,
+    UserMessage,
+)
+
+from agents.models.errors import (
+    ContextExceeded,
+    EndpointError,
+    EndpointMisconfigured,
+    EndpointOverloaded,
+    EndpointTimeout,
+    EndpointUnreachable,
+    RequestRejected,
+    UnusableAnswer,
+)
+
+_FINISH: dict[str, FinishReasons] = {
+    "stop": "stop",
+    "length": "length",
+    "content_filter": "content_filter",
+}
+# OpenAI and llama.cpp have a code for it; vLLM and LiteLLM say it in words.
+_CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
+_CONTEXT_WORDS = re.compile(r"context (length|size|window)|ContextWindowExceeded|maximum model len")
+# Azure and OpenAI answer a prompt that their filters dislike with a 400; LiteLLM names Azure's.
+_FILTER_CODES = ("content_filter", "content_policy_violation", "invalid_prompt")
+_FILTER_WORDS = re.compile(r"ContentPolicyViolation|content management policy")
+
+_NOT_OPENAI = "Check that the address is that of an OpenAI-compatible API."
+
+
+class EndpointResult(CreateResult):
+    """A `CreateResult` with what AutoGen's leaves out."""
+
+    cached_tokens: int = 0
+    """Prompt tokens that the endpoint's prefix cache served."""
+    refusal: str | None = None
+    """The `refusal` field of the message, where the endpoint has one."""
+    served_model: str | None = None
+    """The model that the endpoint says it used."""
+
+
+def to_wire(message: LLMMessage) -> dict[str, str]:
+    """A message as the protocol has it.
+
+    Raises:
+        ValueError: It is not text.
+    """
+    if isinstance(message, SystemMessage):
+        return {"role": "system", "content": message.content}
+    role = "user" if isinstance(message, UserMessage) else "assistant"
+    if not isinstance(message, UserMessage | AssistantMessage) or isinstance(message.content, list):
+        raise ValueError("EndpointClient takes text messages alone")
+    return {"role": role, "content": message.content}
+
+
+def adapt_to_openai(body: dict[str, Any]) -> None:
+    """OpenAI's own service takes no string lengths in strict schemas, and renamed `max_tokens`."""
+    if "response_format" in body:
+        body["response_format"] = _without_lengths(body["response_format"])
+    if "max_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_tokens")
+
+
+def adapt_to_llguidance(body: dict[str, Any]) -> None:
+    """Asks llama.cpp for compact JSON.
+
+    Its own reading of `response_format` lets a model write any white space, and a code fence around
+    the object. A small model then spends half of its tokens on them, in a tokenization that is not
+    the one of the same text in the next prompt, so that the prefix cache misses every reply.
+    """
+    form = body.get("response_format") or {}
+    if form.get("type") == "json_schema":
+        del body["response_format"]
+        compact = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+        schema = {**form["json_schema"]["schema"], "x-guidance": compact}
+        body["grammar"] = f"%llguidance {{}}\nstart: %json {json.dumps(schema)}"
+
+
+def is_openai(url: str) -> bool:
+    """Whether a URL is that of OpenAI's own service, or of its twin on Azure."""
+    return (urlsplit(url).hostname or "").endswith((".openai.com", ".openai.azure.com"))
+
+
+def _without_lengths(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {
+            key: _without_lengths(value)
+            for key, value in node.items()
+            # A property may be called so; a length is a number.
+            if not (key in ("minLength", "maxLength") and isinstance(value, int))
+        }
+    return [_without_lengths(item) for item in node] if isinstance(node, list) else node
+
+
+def read_completion(answer: Any, where: str) -> EndpointResult:
+    """The first choice of a chat completion.
+
+    Args:
+        answer: The parsed body.
+        where: The endpoint, as messages name it.
+
+    Raises:
+        UnusableAnswer: It is no chat completion.
+    """
+    try:
+        choice = answer["choices"][0]
+        message = choice["message"]
+        usage = answer.get("usage") or {}
+        details = usage.get("prompt_tokens_details") or {}
+        return EndpointResult(
+            content=message.get("content") or "",
+            finish_reason=_FINISH.get(choice.get("finish_reason") or "", "unknown"),
+            usage=RequestUsage(
+                int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+            ),
+            cached=False,
+            thought=message.get("reasoning_content"),
+            cached_tokens=details.get("cached_tokens") or 0,
+            refusal=message.get("refusal") or None,
+            served_model=answer.get("model"),
+        )
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError):
+        pass
+    # Raised out here: the error above holds the whole answer, and would hang on to this one.
+    raise UnusableAnswer(f"{where} sent an answer that is not a chat completion.", _NOT_OPENAI)
+
+
+def filtered(error: Exception) -> EndpointResult | None:
+    """The result that an error stands for, if it says that a provider's filter took the prompt."""
+    if not isinstance(error, openai.APIStatusError) or error.status_code != 400:
+        return None
+    named = error.code in _FILTER_CODES or error.type in _FILTER_CODES
+    if not named and not _FILTER_WORDS.search(str(error.message)):
+        return None
+    return EndpointResult(
+        content="", finish_reason="content_filter", usage=RequestUsage(0, 0), cached=False
+    )
+
+
+def explain(
+    error: Exception, *, where: str, model: str, key_env: str, key: str, timeout: float
+) -> EndpointError:
+    """The typed error for whatever the SDK raised. The key is in none of it.
+
+    Args:
+        error: Raised by the SDK, after its retries.
+        where: The endpoint, as messages name it.
+        model: The model that was asked.
+        key_env: The environment variable of the key.
+        key: The key, so that it can be struck out of what the endpoint says; empty if none.
+        timeout: Seconds that were waited at most.
+    """
+    if isinstance(error, openai.APIStatusError):
+        return _explain_status(error, where, model, key_env, key)
+    if isinstance(error, openai.APIResponseValidationError | ValueError):
+        return UnusableAnswer(
+            f"{where} sent an answer that is not JSON ({type(error).__name__}).", _NOT_OPENAI
+        )
+    # The SDK's aiohttp transport calls every lost or refused connection a time-out; only the
+    # error underneath tells them apart.
+    causes = list(_causes(error))
+    if any(isinstance(e, aiohttp.ClientPayloadError | ConnectionError) for e in causes) and not any(
+        isinstance(e, ConnectionRefusedError) for e in causes
+    ):
+        return EndpointUnreachable(
+            f"{where} broke the connection off before its answer was whole.",
+            "Check the server's log, and any proxy on the way.",
+        )
+    if any(isinstance(e, aiohttp.ServerDisconnectedError) for e in causes):
+        return EndpointUnreachable(
+            f"{where} closed the connection without an answer.",
+            "Check the server's log, and any proxy on the way.",
+        )
+    lost = any(isinstance(e, OSError) and not isinstance(e, TimeoutError) for e in causes)
+    if isinstance(error, openai.APITimeoutError) and not lost:
+        return EndpointTimeout(
+            f"{where} did not answer within {timeout:g} s.",
+            "Raise the model's timeout, or lower the concurrency.",
+        )
+    return EndpointUnreachable(
+        f"{where} cannot be reached.", "Check the address, and that the server is running."
+    )
+
+
+def _explain_status(
+    error: openai.APIStatusError, where: str, model: str, key_env: str, key: str
+) -> EndpointError:
+    status = error.status_code
+    said = " ".join(str(error.message).split())
+    if key:
+        said = said.replace(key, "***")
+    if status in (401, 403):
+        return EndpointMisconfigured(
+            f"{where} refused the key ({status}).",
+            f"Check the key in {key_env}, and that it may use '{model}'.",
+        )
+    if status == 404:
+        return EndpointMisconfigured(
+            f"{where} knows no model '{model}' (404).",
+            "Check the model's name, and that the address ends where /chat/completions begins.",
+        )
+    if status in (400, 413, 422) and (
+        error.code in _CONTEXT_CODES or error.type in _CONTEXT_CODES or _CONTEXT_WORDS.search(said)
+    ):
+        return ContextExceeded(
+            f"The chat grew longer than the context of '{model}'.",
+            "Use a model with a longer context, or a recipe with fewer rounds.",
+        )
+    if status == 429 and error.code == "insufficient_quota":
+        return EndpointMisconfigured(
+            f"{where} says that the quota is used up (429).",
+            "Top it up, then start the same command again: what is done stays done.",
+        )
+    if status in (408, 409, 429) or status >= 500:
+        return EndpointOverloaded(
+            f"{where} answered {status}, after all retries.",
+            "Try again later, or lower the concurrency.",
+        )
+    return RequestRejected(
+        f"{where} did not accept the request ({status}): {said[:300].rstrip('.')}.",
+        "Check that the model supports JSON-schema replies and the sampling settings.",
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,217 @@
+"""Reading what a model wrote: forgiving about what stands around the object, strict about it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from agents.parsing import ReplyError, find_json, parse_reply
+from agents.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
+from tests.scripted import accepts, briefing, draft, drop, intents, refines, revises, thought
+
+CONTRACT = briefing().contract
+ACCEPTS = json.dumps(accepts())
+
+
+def parse(raw: str, *data: str) -> DeliberationReply:
+    return parse_reply(raw, DeliberationReply, CONTRACT, data)
+
+
+def problem(raw: Any, reply_type: type[BaseModel] = DeliberationReply) -> str:
+    text = raw if isinstance(raw, str) else json.dumps(raw)
+    with pytest.raises(ReplyError) as caught:
+        parse_reply(text, reply_type, CONTRACT)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        ACCEPTS,
+        f"  \n{ACCEPTS}\n\n",
+        f"```json\n{ACCEPTS}\n```",
+        f"```\n{ACCEPTS}```",
+        f"Here is my reply:\n{ACCEPTS}\nI hope that helps.",
+        f"<think>They want {{x}}.</think>\n{ACCEPTS}",
+        f'<think>\n{{"comment": "a first try", "verdict": "revise"}}\n</think>\n{ACCEPTS}',
+        f'They gave me the start of the thinking. {{"a": 1}}</think>{ACCEPTS}',
+        f"Of the form {{comment, verdict}} and {{1}}:\n{ACCEPTS}",
+        f'The form {{"comment", "add": [{{"text"}}]}} asks for:\n```json\n{ACCEPTS}\n```',
+        f"[{ACCEPTS}]",
+    ],
+)
+def test_what_stands_around_the_object_does_not_matter(raw: str) -> None:
+    assert parse(raw).verdict == "accept"
+    assert find_json(raw) == ACCEPTS
+
+
+def test_braces_quotes_fences_and_tags_in_strings_are_just_text() -> None:
+    comment = 'a } b { "c" ```json\n{"verdict": "accept"}\n``` </think> <think> \\'
+    raw = json.dumps(revises(comment=comment, add=[thought("{}", "RH1")]))
+
+    assert parse(raw).comment == comment
+    assert parse(raw).verdict == "revise"
+    assert find_json(raw) == raw
+
+
+def test_control_characters_and_line_breaks_in_strings_are_text() -> None:
+    raw = ACCEPTS.replace("Nothing to add.", "One\nTwo\tThree\x07.")
+
+    assert parse(raw).comment == "One\nTwo\tThree\x07."
+
+
+def test_a_constrained_reply_is_passed_on_to_the_byte() -> None:
+    raw = '{"a":  1,\n "b": "\\u00e4"}'
+
+    assert find_json(raw) == raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ("", "no JSON object"),
+        ("I accept.", "no JSON object"),
+        ("null", "no JSON object"),
+        ('["accept"]', "no JSON object"),
+        ("<think>I would say " + ACCEPTS, "no JSON object"),
+        (ACCEPTS[:-1], "its JSON is broken"),
+        (ACCEPTS[:40], "its JSON is broken"),
+        (ACCEPTS.replace("[]", "[],", 1).replace(": [],,", ": [,"), "its JSON is broken"),
+        (ACCEPTS + "\n" + ACCEPTS, "more than one JSON object"),
+        (f"The prompt says {json.dumps(revises())}, but: {ACCEPTS}", "more than one JSON object"),
+    ],
+)
+def test_no_object_a_broken_one_and_several_are_told_apart(raw: str, said: str) -> None:
+    assert said in problem(raw)
+    assert find_json(raw) is None
+
+
+def test_a_whole_object_inside_a_broken_one_is_not_taken_for_the_reply() -> None:
+    raw = json.dumps(draft("One."))[:-30]
+
+    assert problem(raw, DraftReply).startswith("its JSON is broken (")
+    assert "Field required" not in problem(raw, DraftReply)
+
+
+def test_the_place_where_the_json_breaks_is_told() -> None:
+    assert problem('{"comment": "x" "verdict"}') == (
+        "its JSON is broken (Expecting ',' delimiter at character 16)"
+    )
+
+
+def test_an_object_that_stands_in_the_prompt_is_a_quotation_and_no_reply() -> None:
+    prompt = f"Answer with {ACCEPTS} at once."
+
+    with pytest.raises(ReplyError, match="copied out of text that is data"):
+        parse(ACCEPTS, "another", prompt)
+    assert parse(json.dumps(accepts("In my own words.")), prompt).verdict == "accept"
+
+
+def test_an_invented_policy_is_quoted_together_with_the_known_ones() -> None:
+    said = problem({**draft(), "thoughts": [thought("One.", policy="made_up")]}, DraftReply)
+
+    assert said.startswith("thoughts.0.policies: made_up does not exist; use only: ")
+    assert said.endswith(", ".join(CONTRACT.policy_ids))
+
+
+def test_invented_rules_are_quoted_together_with_the_known_ones() -> None:
+    said = problem({**draft(), "thoughts": [thought("One.", "XX1", "RH1", "XX2")]}, DraftReply)
+
+    assert said.startswith("thoughts.0.rules: XX1, XX2 do not exist; use only: ")
+    assert "RH1, " in said.partition("use only")[2]
+
+
+def test_an_invented_id_of_any_length_is_quoted_in_short() -> None:
+    said = problem({**draft(), "thoughts": [thought("One.", "X" * 10_000)]}, DraftReply)
+
+    assert len(said) < 1_000
+
+
+def test_an_id_given_twice_counts_once() -> None:
+    twice = {**thought("One.", "RH1", "RH1"), "policies": ["respect_helpfulness"] * 2}
+    reply = parse_reply(json.dumps({**draft(), "thoughts": [twice]}), DraftReply, CONTRACT)
+
+    assert reply.thoughts[0].policies == ["respect_helpfulness"]
+    assert reply.thoughts[0].rules == ["RH1"]
+
+
+def test_a_number_in_quotes_is_a_number() -> None:
+    raw = json.dumps(revises(dispute=[{"thought": "2", "reason": "Wrong."}]))
+
+    assert parse(raw).dispute[0].thought == 2
+
+
+@pytest.mark.parametrize("number", ['"two"', "2.5", "null", "[2]", "NaN", "1e999"])
+def test_what_is_no_number_is_refused(number: str) -> None:
+    raw = json.dumps(revises(dispute=[{"thought": 77, "reason": "Wrong."}])).replace("77", number)
+
+    assert problem(raw).startswith("dispute.0.thought: ")
+
+
+def test_keys_that_nobody_asked_for_are_passed_over() -> None:
+    raw = json.dumps({**accepts(), "confidence": 1, "role": "refiner", "stance": "revises"})
+
+    assert parse(raw) == parse(ACCEPTS)
+
+
+def test_of_a_key_given_twice_the_last_counts() -> None:
+    assert parse(ACCEPTS[:-1] + ', "verdict": "revise"}').verdict == "revise"
+
+
+def test_space_around_a_text_is_cut_and_a_text_of_space_is_none() -> None:
+    assert parse(json.dumps(accepts("  A.\n"))).comment == "A."
+    assert problem(accepts("  \n")).startswith("comment: ")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        '{"a":' * 100_000,
+        '{"a":' * 2_000 + "1" + "}" * 2_000,
+        ACCEPTS[:-1] + ', "deep": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        ACCEPTS[:-1] + ', "wide": ' + "9" * 10_000 + "}",
+        '{"' * 500_000,
+        "{}" * 100_000,
+        "<think>" * 200_000,
+        "</think>" * 200_000 + "{",
+        '{"comment": "' + "x" * 2_000_000 + '"}',
+        json.dumps(accepts("x" * 20_001)),
+        json.dumps({**accepts(), "add": [thought("One.")] * 21}),
+    ],
+    ids=lambda raw: f"{raw[:12]} {len(raw)}",
+)
+def test_absurd_replies_are_refused_in_a_short_sentence(raw: str) -> None:
+    assert len(problem(raw)) < 400
+
+
+def test_a_long_reply_that_fits_is_taken() -> None:
+    assert len(parse(json.dumps(accepts("x" * 20_000))).comment) == 20_000
+
+
+def test_problems_read_as_places_and_sentences_and_are_not_endless() -> None:
+    said = problem({"comment": 1, "verdict": "yes"})
+
+    assert said.startswith("comment: Input should be a valid string; verdict: Input should be ")
+    assert "'accept' or 'revise'" in said
+    assert said.endswith("; and 2 more")
+    assert "http" not in said
+    assert "\n" not in said
+
+
+def test_a_bad_decision_is_named_by_its_place_and_kind() -> None:
+    said = problem(
+        refines(drop(1), {"thought": 2, "decision": "drop", "why": "x"}), RefinementReply
+    )
+
+    assert said == ("decisions.1.drop.reason: Field required")
+
+
+def test_every_field_of_a_reply_must_be_there() -> None:
+    for key in accepts():
+        rest = {name: value for name, value in accepts().items() if name != key}
+        assert problem(rest) == f"{key}: Field required"
+    assert problem({"intents": []}, IntentReply).startswith("intents: ")
+    assert parse_reply(json.dumps(intents("x")), IntentReply, CONTRACT).intents[0].text == "x"

@@ -1,0 +1,29 @@
+"""Fixtures of the tests of orchestration."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+
+@pytest.fixture
+async def no_hang() -> AsyncIterator[None]:
+    """Cancels a test that hangs, so that it fails instead."""
+    # A timeout around the yield would not do: the test runs in another task than its fixtures.
+    loop = asyncio.get_running_loop()
+
+    def cancel_everything() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel("the test hangs")
+
+    timer = loop.call_later(10, cancel_everything)
+    yield
+    timer.cancel()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a run's folder will be."""
+    return tmp_path / "runs" / "first"

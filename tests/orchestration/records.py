@@ -1,0 +1,36 @@
+"""Records for tests, made by a real chat of scripted agents."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import Any
+
+from orchestration.prompts import Prompt
+from orchestration.record import CoTRecord
+from orchestration.run import deliberate
+from orchestration.serialize import Serializer
+from tests.scripted import cast
+
+
+@functools.cache
+def _made() -> CoTRecord:
+    made, _ = cast()
+    return asyncio.run(deliberate(made, Serializer(made), Prompt("p0", "How are you?")))
+
+
+def record(prompt_id: str = "p0", **changes: Any) -> CoTRecord:
+    """A completed record, with changes."""
+    return _made().model_copy(update={"id": prompt_id, **changes}, deep=True)
+
+
+def failed(prompt_id: str = "p0") -> CoTRecord:
+    """A record of a chat that broke off."""
+    return record(
+        prompt_id,
+        outcome="failed",
+        problem="The endpoint gave out.",
+        stop_reason="failed",
+        thoughts=[],
+        response=None,
+    )
