@@ -41,6 +41,8 @@ class ReplyLimits(BaseModel):
     """Intents in one reply of the intent analyst."""
     thoughts: int = Field(default=8, ge=1, le=20)
     """Thoughts in a draft."""
+    least_thoughts: int = Field(default=1, ge=1, le=20)
+    """Fewest thoughts in a draft."""
     changes: int = Field(default=4, ge=1, le=20)
     """Thoughts that one deliberator adds in a turn, and as many that it corrects and disputes."""
     decisions: int = Field(default=24, ge=1, le=100)
@@ -140,7 +142,9 @@ class DraftReply(_Reply):
 
     role: Literal["drafter"] = "drafter"
     thoughts: list[Citation] = Field(
-        min_length=1, max_length=20, json_schema_extra=_limited("thoughts")
+        min_length=1,
+        max_length=20,
+        json_schema_extra={**_limited("thoughts"), "x-least": "least_thoughts"},
     )
     response: Text = Field(json_schema_extra=_limited("response_chars"))
 
@@ -229,7 +233,8 @@ def _finish_schema(node: Any, contract: ReplyContract) -> Any:
         if key in ("properties", "$defs")  # their keys are names, not words of JSON Schema
         else _finish_schema(value, contract)
         for key, value in node.items()
-        if key not in ("title", "description", "default", "discriminator", "x-limit", "x-ids")
+        if key not in ("title", "description", "default", "discriminator")
+        and not key.startswith("x-")
     }
     if "oneOf" in out:  # OpenAI's strict mode knows anyOf alone; the variants exclude each other
         out["anyOf"] = out.pop("oneOf")
@@ -239,6 +244,8 @@ def _finish_schema(node: Any, contract: ReplyContract) -> Any:
         out["additionalProperties"] = False
     if "x-limit" in node:
         _set_bound(out, getattr(contract.limits, node["x-limit"]))
+    if "x-least" in node:
+        out["minItems"] = min(out["maxItems"], getattr(contract.limits, node["x-least"]))
     if "x-ids" in node:
         ids = list(contract.policy_ids if node["x-ids"] == "policies" else contract.owners)
         out["items"] = {"type": "string", "enum": ids}

@@ -26,6 +26,7 @@ from autogen_core import CancellationToken, Component, ComponentModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agents.turns import TurnMessage, TurnOutcome, message_factory
+from orchestration.breath import breathe
 from orchestration.interruption import Interruption
 from orchestration.thread import Message, Slice, Thread, Watch
 
@@ -50,7 +51,8 @@ class DeliberationChatState(BaseModel):
     type: Literal["DeliberationChatState"] = "DeliberationChatState"
     version: Literal[1] = 1
     thread: list[dict[str, Any]]
-    unread: dict[str, list[int]]
+    public: list[int]
+    heard: dict[str, int]
     watched: list[Slice]
     opened: int
     next: int
@@ -205,6 +207,7 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
                     yield message
             await self._check()
             while (speaker := self._speaker()) is not None:
+                await breathe()
                 response: Response | None = None
                 failure: TurnOutcome | None = None
                 token = cancellation_token or CancellationToken()
@@ -335,7 +338,8 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
         with self._occupied():
             return DeliberationChatState(
                 thread=[dict(message.dump()) for message in self._thread.messages],
-                unread=self._thread.unread,
+                public=self._thread.public,
+                heard=self._thread.heard,
                 watched=self._watch.parts,
                 opened=self._opened,
                 next=self._next,
@@ -357,10 +361,10 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
             saved = DeliberationChatState.model_validate(state)
         except ValidationError as error:
             raise ValueError(f"this is not the state of a DeliberationChat: {error}") from error
-        if set(saved.agents) != set(self._thread.unread):
+        if set(saved.agents) != set(self._thread.heard):
             raise ValueError(
                 f"this is the state of a chat of {', '.join(saved.agents)}, "
-                f"and here are {', '.join(self._thread.unread)}"
+                f"and here are {', '.join(self._thread.heard)}"
             )
         factory = self._message_factory()
         messages = [factory.create(data) for data in saved.thread]
@@ -368,7 +372,8 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
             await self._reset()
             for agent in self._agents:
                 await agent.load_state(saved.agents[agent.name])
-            self._thread.messages, self._thread.unread = messages, saved.unread
+            self._thread.messages, self._thread.public = messages, saved.public
+            self._thread.heard = saved.heard
             self._watch.parts = saved.watched  # the condition sees them when the chat goes on
             self._opened, self._next = saved.opened, saved.next
             self._turns, self._closed = saved.turns, saved.closed

@@ -21,8 +21,10 @@ class Thread:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.messages: list[Message] = []
-        self.unread: dict[str, list[int]] = {name: [] for name in names}
-        """What each agent has not heard, as places in `messages`."""
+        self.public: list[int] = []
+        """Places in `messages` of what everybody hears: the rest was said inwardly."""
+        self.heard: dict[str, int] = dict.fromkeys(names, 0)
+        """How many of the public messages each agent has heard, or said itself."""
 
     def add(self, messages: Sequence[Message], speaker: str | None = None) -> Slice:
         """Adds a task, or what a speaker said in its turn, its message last.
@@ -32,18 +34,15 @@ class Thread:
         """
         first, end = len(self.messages), len(self.messages) + len(messages)
         self.messages += messages
-        if speaker is not None:
-            self.unread[speaker] = []
         # What an agent says inwardly is for the console, not for the others.
-        heard = range(first if speaker is None else end - 1, end)
-        for name, unread in self.unread.items():
-            if name != speaker:
-                unread += heard
+        self.public += range(first if speaker is None else end - 1, end)
+        if speaker is not None:
+            self.heard[speaker] = len(self.public)
         return first, end
 
     def news_for(self, name: str) -> list[BaseChatMessage]:
         """What an agent has not heard yet."""
-        said = (self.messages[place] for place in self.unread[name])
+        said = (self.messages[place] for place in self.public[self.heard[name] :])
         return [message for message in said if isinstance(message, BaseChatMessage)]
 
 

@@ -10,7 +10,7 @@ class ExitCode(IntEnum):
     """What the command `aidsafe` exits with. The README's table is this one."""
 
     meaning: str
-    """One line for the README."""
+    """As the README's table has it."""
 
     def __new__(cls, code: int, meaning: str) -> ExitCode:
         """A code and what it means."""
@@ -19,14 +19,14 @@ class ExitCode(IntEnum):
         member.meaning = meaning
         return member
 
-    GOOD = 0, "All went well."
-    INTERNAL = 1, "An error inside aidsafe, or a package that hides one of its own."
-    USAGE = 2, "Wrong usage: an unknown command or option."
-    INPUT = 3, "A file, column, name, YAML or model that was given cannot be used."
-    ENDPOINT = 4, "The model's endpoint gave no usable answer."
-    JOURNAL = 5, "The run's journal, or the disk, cannot be read or written."
-    NOT_COMPLETED = 6, "Came to its end, but without a completed record."
-    INTERRUPTED = 130, "Stopped with Ctrl-C or SIGTERM."
+    GOOD = 0, "good"
+    INTERNAL = 1, "an error inside aidsafe; please report it"
+    USAGE = 2, "wrong usage"
+    INPUT = 3, "something you gave cannot be used: a file, a column, a name, a YAML"
+    ENDPOINT = 4, "the endpoint: no connection, wrong key, wrong model, or it kept failing"
+    JOURNAL = 5, "the journal or the disk"
+    NOT_COMPLETED = 6, "it ran to its end without a completed record"
+    INTERRUPTED = 130, "interrupted"
 
 
 class AidsafeError(Exception):

@@ -164,6 +164,12 @@ def test_the_refiner_may_decide_on_more_thoughts_than_a_draft_has() -> None:
     assert ReplyLimits().decisions > 2 * ReplyLimits().thoughts
 
 
+def test_a_draft_has_at_least_as_many_thoughts_as_the_limits_say() -> None:
+    thoughts = schema_of(DraftReply, thoughts=3, least_thoughts=2)["properties"]["thoughts"]
+
+    assert (thoughts["minItems"], thoughts["maxItems"]) == (2, 3)
+
+
 def test_a_reply_is_written_reasons_first() -> None:
     """Number, then text, then citation; the comment before the verdict that follows from it."""
     turn = schema_of(DeliberationReply)

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes], None]:
+    """Puts text or bytes into standard input."""
+
+    def feed(content: str | bytes) -> None:
+        raw = content.encode() if isinstance(content, str) else content
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+    return feed
 
 
 @pytest.fixture

@@ -167,7 +167,10 @@ def test_an_unknown_persona_is_named_with_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("places", "problem"),
     [
-        ({"circle": ("drafter",)}, "'mine' needs a persona of role deliberator, but 'drafter' has the role drafter"),
+        (
+            {"circle": ("drafter",)},
+            "'mine' needs a persona of role deliberator, but 'drafter' has the role drafter",
+        ),
         ({"refiner": "risk_analyst"}, "role refiner, but 'risk_analyst' has the role deliberator"),
         ({"drafter": "refiner"}, "role drafter, but 'refiner' has the role refiner"),
         ({"intent_analyst": "drafter"}, "role intent_analyst, but 'drafter' has the role drafter"),

@@ -15,7 +15,6 @@ from autogen_core.models import RequestUsage
 
 from agents.models.endpoint import EndpointConfig
 from agents.models.model import Model, ModelConfig
-from agents.policy_agent import PolicyAgent
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast, load_recipe
 from orchestration.record import OUTCOMES, CoTRecord
@@ -345,4 +344,3 @@ async def test_a_guests_words_are_a_turn_and_its_events_are_none() -> None:
     assert (turn.agent, turn.role, turn.raw, turn.reply) == ("guest", "guest", "Well.", None)
     assert (turn.usage.prompt_tokens, turn.usage.completion_tokens) == (30, 4)
     assert record.outcome == "completed"
-    assert all(isinstance(agent, PolicyAgent) for agent in chat._agents)
