@@ -37,7 +37,8 @@ class ModelConfig(BaseModel):
     component: dict[str, Any] | None = None
     """Config of any other AutoGen model client, as its `dump_component` gives it."""
     temperature: float | None = Field(default=0.7, ge=0, le=2)
-    """Sampling temperature; null leaves it to the endpoint. A persona may have its own."""
+    """Sampling temperature; null leaves it to the endpoint. A persona may have its own. Of no
+    effect on components of other protocols than OpenAI's, which sample as their config says."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Nucleus sampling; left to the endpoint if left out."""
     max_tokens: int | None = Field(default=4096, ge=16)
@@ -67,9 +68,22 @@ class ModelConfig(BaseModel):
         config = (self.component or {}).get("config") or {}
         return f"{config.get('model', '?')} ({(self.component or {}).get('provider')})"
 
+    @property
+    def takes_sampling(self) -> bool:
+        """Whether sampling and the reply's schema are sent with each call.
+
+        AutoGen's clients of other protocols refuse those fields, or pass them on to an SDK that
+        does: they sample as their own config says, and are held to the reply's form by parsing.
+        """
+        provider = str((self.component or {}).get("provider", ""))
+        return self.component is None or "openai" in provider.lower()
+
     def public(self) -> dict[str, Any]:
         """The configuration as run files and records may hold it: without keys."""
-        dumped: dict[str, Any] = _without_secrets(self.model_dump(mode="json", exclude_none=True))
+        absent = {k for k in ("endpoint", "embedded", "component") if getattr(self, k) is None}
+        if not self.takes_sampling:
+            absent |= {"temperature", "top_p", "max_tokens", "seed"}
+        dumped: dict[str, Any] = _without_secrets(self.model_dump(mode="json", exclude=absent))
         return dumped
 
 
@@ -172,12 +186,20 @@ class Model:
             **config.extra,
         }
         request = {key: value for key, value in request.items() if value is not None}
-        request["response_format"] = response_format
+        json_output: bool | None = None
+        if config.takes_sampling:
+            request["response_format"] = response_format
+        else:
+            request = dict(config.extra)
+            json_output = bool(client.model_info["json_output"]) or None
         started = time.perf_counter()
         failure: EndpointError | None = None
         try:
             result = await client.create(
-                messages, extra_create_args=request, cancellation_token=cancellation_token
+                messages,
+                json_output=json_output,
+                extra_create_args=request,
+                cancellation_token=cancellation_token,
             )
         except AidsafeError:
             raise
