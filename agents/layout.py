@@ -122,13 +122,16 @@ def lay_out(
     Returns:
         System, user, then assistant and user in turn; ends with the instruction.
     """
-    messages: list[LLMMessage] = [system]
-    opening = f"{fence(prompt)}\n\n"
-    for turn in turns:
-        messages.append(UserMessage(content=opening + turn.instruction, source="user"))
-        messages.append(AssistantMessage(content=turn.said, source=turn.agent))
-        opening = ""
-    messages.append(UserMessage(content=opening + instruction, source="user"))
+    first = turns[0].instruction if turns else instruction
+    messages: list[LLMMessage] = [
+        system,
+        UserMessage(content=f"{fence(prompt)}\n\n{first}", source="user"),
+    ]
+    if turns:
+        for turn in turns:
+            messages += turn.exchange
+        del messages[2]  # the first instruction stands behind the prompt already
+        messages.append(UserMessage(content=instruction, source="user"))
     return messages
 
 

@@ -106,6 +106,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         self.briefing = briefing
         self.models = tuple(models)
         self._seen: list[BaseChatMessage] = []
+        self._folded: tuple[Deliberation, int] | None = None
 
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
@@ -139,7 +140,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         seen = [*self._seen, *messages]
         data = self._data(seen)
         turns = [message.content for message in seen if isinstance(message, TurnMessage)]
-        state = fold(turns, self.briefing.contract)
+        state = self._fold(turns)
         instruction = self._instruction(seen, state)
         request = lay_out(self.briefing.system_message, data[0], turns, instruction)
         reply, outcome, calls = await self._converse(request, data, state, cancellation_token)
@@ -164,7 +165,18 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         )
         # Only now: a turn that failed leaves the agent as it was, and can be tried again.
         self._seen = [*seen, message]
+        self._folded = (state, len(turns) + 1)
         return Response(chat_message=message)
+
+    def _fold(self, turns: Sequence[Turn]) -> Deliberation:
+        """Where the turns lead to; goes on from this agent's last turn."""
+        if self._folded is None:
+            return fold(turns, self.briefing.contract)
+        state, done = self._folded
+        self._folded = None  # if this turn fails, the next try starts from the beginning
+        for turn in turns[done:]:
+            state.apply(turn)
+        return state
 
     def _data(self, seen: Sequence[BaseChatMessage]) -> list[str]:
         """The texts that are data: the prompt first, then what guests said."""
@@ -248,7 +260,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Forgets everything that was said."""
-        self._seen = []
+        self._seen, self._folded = [], None
 
     async def save_state(self) -> Mapping[str, Any]:
         """What was said so far, as JSON data.
@@ -267,6 +279,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `save_state` gave."""
         factory = message_factory()
+        self._folded = None
         self._seen = [cast("BaseChatMessage", factory.create(data)) for data in state["seen"]]
 
     def _to_config(self) -> PolicyAgentConfig:

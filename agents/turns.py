@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
 
 from autogen_agentchat.messages import MessageFactory, StructuredMessage
+from autogen_core.models import AssistantMessage, UserMessage
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.parsing import find_json
@@ -96,6 +97,14 @@ class Turn(Call):
         endpoints refuse empty messages.
         """
         return find_json(self.raw) or self.raw or "(nothing)"
+
+    @cached_property
+    def exchange(self) -> tuple[UserMessage, AssistantMessage]:
+        """Instruction and reply as messages: made once, since every later call repeats them."""
+        return (
+            UserMessage(content=self.instruction, source="user"),
+            AssistantMessage(content=self.said, source=self.agent),
+        )
 
     @property
     def total_usage(self) -> Usage:

@@ -55,6 +55,7 @@ class ScriptedClient(ChatCompletionClient, Component[ScriptedConfig]):
         self._delay = delay
         self.requests: list[list[LLMMessage]] = []
         self.arguments: list[dict[str, Any]] = []
+        self.json_outputs: list[Any] = []
 
     async def create(
         self,
@@ -68,6 +69,7 @@ class ScriptedClient(ChatCompletionClient, Component[ScriptedConfig]):
     ) -> CreateResult:
         self.requests.append(list(messages))
         self.arguments.append(dict(extra_create_args or {}))
+        self.json_outputs.append(json_output)
         if self._delay:
             await asyncio.sleep(self._delay)
         if self._script is not None:

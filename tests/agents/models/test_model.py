@@ -25,7 +25,7 @@ from orchestration.run import deliberate
 from orchestration.serialize import Serializer
 from policies import InputError, YamlError, load_policy_set
 from tests.endpoint import Endpoint, Fault
-from tests.scripted import accepts, draft, intents, refines, scripted
+from tests.scripted import ScriptedClient, accepts, draft, intents, refines, scripted
 
 PROMPT: list[LLMMessage] = [UserMessage(content="How are you?", source="user")]
 FORM = {"type": "json_object"}
@@ -325,3 +325,21 @@ def test_a_dumped_client_of_autogen_keeps_its_key_to_itself() -> None:
     client = OpenAIChatCompletionClient(model="gpt-4o", api_key="sk-secret")
     config = ModelConfig(component=client.dump_component().model_dump())
     assert "sk-secret" not in json.dumps(config.public())
+
+
+async def test_a_client_of_another_protocol_is_asked_for_json_and_nothing_it_may_not_know() -> None:
+    """As AutoGen's Azure AI and Anthropic clients, which refuse OpenAI's fields."""
+    config = ModelConfig(component=replay({}), extra={"top_k": 5})
+    client = ScriptedClient([accepts()])
+    model = Model("other", config, client)
+
+    await model.ask([UserMessage(content="Hi", source="user")], response_format={}, temperature=1)
+
+    assert client.arguments == [{"top_k": 5}]
+    assert client.json_outputs == [True]
+    assert "temperature" not in config.public()
+
+
+def test_settings_that_are_left_to_the_endpoint_are_on_record() -> None:
+    config = ModelConfig(endpoint=EndpointConfig(base_url="http://h/v1", model="m"), seed=None)
+    assert config.public()["seed"] is None
