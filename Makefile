@@ -16,6 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY)
+	rm -rf runs/demo
 	$(BIN)/aidsafe run orchestration/demo_prompts.jsonl --id-column id --out runs/demo
 	@echo
 	$(BIN)/aidsafe show runs/demo

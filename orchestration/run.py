@@ -106,6 +106,13 @@ async def deliberate(
         if isinstance(error, ends_run) and len(chat.messages) == 1:
             raise
         failure = error.cause
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Nobody cancelled this chat: the client did that to its own call, and a task group would
+        # take it for our wish and lose the prompt without a word.
+        failure = "The model's client cancelled its own call."
     return serializer.record(prompt, chat.messages, stop_reason, started, failure)
 
 

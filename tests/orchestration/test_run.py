@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,20 @@ async def test_every_prompt_ends_in_one_outcome_and_keeps_its_transcript(folder:
     failed = next(record for record in records(folder) if record.id == "failed")
     assert failed.problem == "The endpoint gave out."
     assert len(failed.turns) == 1
+
+
+async def test_a_client_that_cancels_its_own_call_fails_its_prompt_and_no_more(
+    folder: Path,
+) -> None:
+    def script(messages: Sequence[LLMMessage], arguments: Any) -> Any:
+        if "Cancel me" in str(messages[1].content) and kind_of_turn(messages) == "draft":
+            return asyncio.CancelledError()
+        return agreeable(messages, arguments)
+
+    made, _ = cast(script)
+    source = (Prompt(f"p{n}", text) for n, text in enumerate(("One", "Cancel me", "Three")))
+    summary = await execute(folder, made, source)
+    assert summary.outcomes == {"completed": 2, "failed": 1}
 
 
 async def test_the_summary_counts_the_tokens_of_all_records(folder: Path) -> None:
