@@ -102,10 +102,11 @@ class Deliberation:
         """Takes a turn into account.
 
         Returns:
-            What the turn does to the current version, for a deliberator's turn: a turn that changes
-            anything `revises`, whatever its verdict says; one that accepts, changes nothing and
-            disputes nothing `accepts`; any other is `neither`. A response or a thought that is
-            repeated as it stands is no change. None for other roles.
+            What the turn does to the current version, for a deliberator's turn, whatever its
+            verdict says: a turn that changes something `revises`, and `contests` if it disputes
+            something as well; one that accepts, changes nothing and disputes nothing `accepts`; any
+            other is `neither`. A response or a thought that is repeated as it stands is no change.
+            None for other roles.
         """
         reply = turn.reply
         if isinstance(reply, IntentReply):
@@ -129,7 +130,11 @@ class Deliberation:
                 del standing[old.id]
                 new = self._replace(old, correction, turn, "corrected", "")
                 done.append(f"corrected {old.id}, now {new.id}")
-        added = [self._add(citation, turn) for citation in reply.add]
+        added = [
+            self._add(citation, turn)
+            for citation in reply.add
+            if not any(self._says_the_same(thought, citation) for thought in self.thoughts)
+        ]
         if added:
             done.append(f"added {_numbers(added)}")
         changed = bool(done)
@@ -148,7 +153,7 @@ class Deliberation:
                 objected = True
         stance: Stance = "neither"
         if changed:
-            stance = "revises"
+            stance = "contests" if objected else "revises"
         elif reply.verdict == "accept" and not objected:
             stance = "accepts"
             done.append("accepted")

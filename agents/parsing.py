@@ -32,24 +32,34 @@ def without_thinking(raw: str) -> str:
     text = raw.lstrip()
     if text.startswith("{"):
         return text
-    _, end, rest = text.rpartition("</think>")  # chat templates may swallow the opening tag
-    if end:
-        return rest.lstrip()
+    end = text.rfind("</think>")  # chat templates may swallow the opening tag
+    if end >= 0 and not _is_quoted(text, end):
+        return text[end + len("</think>") :].lstrip()
     return "" if text.startswith("<think>") else text
 
 
-def _read_objects(raw: str) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
-    """The whole JSON objects in a reply that stand in no other, and what is wrong with the rest.
+def _is_quoted(text: str, place: int) -> bool:
+    """Whether a place in a reply is inside its first object: a tag there is quoted, not meant."""
+    start = _OBJECT_START.search(text, 0, place)
+    if start is None:
+        return False
+    try:
+        return _DECODER.raw_decode(text, start.start())[1] > place
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_objects(text: str, most: int = 2) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
+    """The whole JSON objects in a text that stand in no other, and what is wrong with the rest.
 
     Returns:
-        Each object as text and as data, up to the second: two are one too many. And the first
-        error of the JSON decoder, or None.
+        Each object as text and as data, up to `most`: in a reply, two are one too many. And the
+        first error of the JSON decoder, or None.
     """
-    text = without_thinking(raw)
     found: list[tuple[str, dict[str, Any]]] = []
     problem: str | None = None
     position = broken = 0
-    while len(found) < 2 and broken < _MOST_BROKEN:
+    while len(found) < most and broken < _MOST_BROKEN:
         start = _OBJECT_START.search(text, position)
         if start is None:
             break
@@ -82,7 +92,7 @@ def find_json(raw: str) -> str | None:
     Returns:
         The text of the object; None if there is none that is whole, or more than one.
     """
-    objects, _ = _read_objects(raw)
+    objects, _ = _read_objects(without_thinking(raw))
     return objects[0][0] if len(objects) == 1 else None
 
 
@@ -105,14 +115,14 @@ def parse_reply(
         ReplyError: The text holds no JSON object or several, or one of another shape, or one that
             is copied out of the data, or that cites an unknown id.
     """
-    objects, broken = _read_objects(raw)
+    objects, broken = _read_objects(without_thinking(raw))
     if len(objects) != 1 and broken:
         raise ReplyError(f"its JSON is broken ({broken})")
     if len(objects) != 1:
         many = "more than one" if objects else "no"
         raise ReplyError(f"there is {many} JSON object in it")
     text, fields = objects[0]
-    if any(text in source for source in data):
+    if any(_holds(source, text, fields) for source in data):
         raise ReplyError("it is copied out of text that is data")
     fields.pop("role", None)
     try:
@@ -121,6 +131,13 @@ def parse_reply(
         # An object inside a broken one is whole, but is not the reply: the outer one is at fault.
         problem = f"its JSON is broken ({broken})" if broken else _describe(error)
         raise ReplyError(problem) from error
+
+
+def _holds(source: str, text: str, fields: dict[str, Any]) -> bool:
+    """Whether a text that is data holds this object, to the letter or in other white space."""
+    if text in source:
+        return True
+    return "{" in source and any(fields == f for _, f in _read_objects(source, _MOST_BROKEN)[0])
 
 
 def _describe(error: ValidationError, most: int = 4) -> str:

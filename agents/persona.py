@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from agents.turns import Role
-from policies import InputError, load_yaml
+from policies import Finding, InputError, load_yaml
 
 SHIPPED = Path(__file__).parent / "personas"
+
+_NAME = r"^[a-z][a-z0-9_]{0,47}$"
 
 Line = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\n]*$")
@@ -25,7 +29,7 @@ class Persona(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+    name: Annotated[str, StringConstraints(pattern=_NAME)]
     """Name of the persona and of its agent in the chat: lower case, digits, underscores."""
     role: Role
     """What it does in the chat, and so which reply it gives."""
@@ -55,9 +59,18 @@ def load_persona(path: Path) -> Persona:
     """Reads one persona file.
 
     Raises:
-        YamlError: With every problem of the file, each with its line and remedy.
+        YamlError: With every problem of the file, each with its line and remedy; one is that the
+            file names itself otherwise.
     """
-    return load_yaml(path, Persona)
+
+    def check_name(data: Any) -> Sequence[Finding]:
+        name = data.get("name") if isinstance(data, Mapping) else None
+        if not isinstance(name, str) or not re.match(_NAME, name) or name == path.stem:
+            return []
+        cause = f"The file is called '{path.stem}', but the persona in it '{name}'."
+        return [(("name",), cause, "Give both the same name.")]
+
+    return load_yaml(path, Persona, checks=[check_name])
 
 
 def persona_files(folder: Path | None = None) -> dict[str, Path]:
@@ -85,7 +98,7 @@ def find_persona(name: str, folder: Path | None = None) -> Persona:
     """The persona of that name.
 
     Raises:
-        InputError: No file of that name, or the file names itself otherwise.
+        InputError: No file of that name.
         YamlError: The file has problems.
     """
     files = persona_files(folder)
@@ -95,10 +108,4 @@ def find_persona(name: str, folder: Path | None = None) -> Persona:
             f"Use one of {', '.join(files)}, or add {name}.yaml to a folder of yours "
             "and name it with --personas.",
         )
-    persona = load_persona(files[name])
-    if persona.name != name:
-        raise InputError(
-            f"{files[name]}: the file is called '{name}', but the persona in it '{persona.name}'.",
-            "Give both the same name.",
-        )
-    return persona
+    return load_persona(files[name])

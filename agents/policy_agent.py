@@ -35,7 +35,7 @@ _REFUSAL = re.compile(
       | i\ (do\ |must\ )?apologi[sz]e\b(?!\ for\ the\b)
       | (as\ an?\ (ai|assistant|language\ model)\b[^.]{0,40}?,?\ )?
         (unfortunately,?\ |i'?m\ afraid\ (that\ )?)?
-        (i|we)\ ?(\w+ly\ |must\ |have\ to\ |simply\ )*
+        (i|we)\ ?(\w+ly\ |must\ |have\ to\ )*
         ( can(no|')t | can\ not | won't | will\ not | decline
         | ('m|\ am|am|\ are)\ ?(unable|not\ able|not\ comfortable|not\ willing) )
         # Who finds nothing takes part, and only has the form wrong.

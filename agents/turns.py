@@ -18,7 +18,7 @@ from agents.replies import DeliberationReply, DraftReply, IntentReply, Refinemen
 
 Role: TypeAlias = Literal["intent_analyst", "drafter", "deliberator", "refiner"]
 TurnOutcome: TypeAlias = Literal["completed", "refused", "malformed", "truncated"]
-Stance: TypeAlias = Literal["accepts", "revises", "neither"]
+Stance: TypeAlias = Literal["accepts", "revises", "contests", "neither"]
 
 
 class Usage(BaseModel):

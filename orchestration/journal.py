@@ -13,7 +13,7 @@ import queue
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +52,7 @@ class Kept(NamedTuple):
 
     outcome: str
     prompt: str
+    number: int
 
 
 class Journal:
@@ -60,13 +61,16 @@ class Journal:
     Args:
         path: The SQLite file; made if it is not there and `write` is set.
         write: Whether to write too. One process at a time may.
+        prepare: Called once it is certain that no other process writes, before anything is made.
 
     Raises:
         JournalError: There is no such file, it is damaged, of another version, or another process
             writes to it.
     """
 
-    def __init__(self, path: Path, write: bool = False) -> None:
+    def __init__(
+        self, path: Path, write: bool = False, prepare: Callable[[], None] = lambda: None
+    ) -> None:
         self.path = path
         if not write and not path.is_file():
             raise JournalError(
@@ -76,6 +80,7 @@ class Journal:
         self._writer: threading.Thread | None = None
         self._lock = _lock(path.parent) if write else None
         try:
+            prepare()
             with _explained(path):
                 self._db = self._connect_to_write() if write else self._connect_to_read()
                 if write:
@@ -111,6 +116,12 @@ class Journal:
             if os.access(self.path.parent, os.W_OK):
                 raise
             db.close()
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if log.exists() and log.stat().st_size:
+                raise JournalError(
+                    f"The journal {self.path} was not closed, and its folder may not be written.",
+                    "Copy the folder to a place that can be written, and name that.",
+                ) from None
             db = sqlite3.connect(
                 f"{uri}&immutable=1", uri=True, check_same_thread=False, isolation_level=None
             )
@@ -200,10 +211,16 @@ class Journal:
             rows = self._db.execute("SELECT outcome, count(*) FROM records GROUP BY outcome")
             return Counter(dict(rows.fetchall()))
 
-    def kept(self, prompt_id: str) -> Kept | None:
-        """Outcome and text of a prompt; None if it has no outcome yet."""
+    def next_number(self) -> int:
+        """The number after those of all records; 0 if there is none."""
         with _explained(self.path):
-            query = "SELECT outcome, json_extract(record, '$.prompt') FROM records WHERE "
+            found = self._db.execute("SELECT max(number) FROM records").fetchone()[0]
+            return 0 if found is None else int(found) + 1
+
+    def kept(self, prompt_id: str) -> Kept | None:
+        """Outcome, text and number of a prompt; None if it has no outcome yet."""
+        with _explained(self.path):
+            query = "SELECT outcome, json_extract(record, '$.prompt'), number FROM records WHERE "
             found = self._db.execute(query + "prompt_id = ?", (prompt_id,)).fetchone()
             return Kept(*found) if found else None
 

@@ -269,8 +269,13 @@ def _within(seconds: float, work: Callable[[], _T]) -> _T:
         raise TimeoutError(f"no answer within {seconds:g} seconds") from error
 
 
-def to_json(value: object) -> JsonValue:
-    """What a JSON file can hold of a value; a placeholder such as `<3 bytes>` if nothing."""
+def to_json(value: object, depth: int = 50) -> JsonValue:
+    """What a JSON file can hold of a value; a placeholder such as `<3 bytes>` if nothing.
+
+    Args:
+        value: Anything.
+        depth: How many levels may be nested; a placeholder stands for what is deeper.
+    """
     match value:
         case None | bool():
             return value
@@ -280,18 +285,18 @@ def to_json(value: object) -> JsonValue:
             return int(value)
         case float():
             return float(value) if math.isfinite(value) else None
-        case Mapping():
-            return {str(key): to_json(item) for key, item in value.items()}
-        case list() | tuple():
-            return [to_json(item) for item in value]
+        case Mapping() if depth:
+            return {str(key): to_json(item, depth - 1) for key, item in value.items()}
+        case list() | tuple() if depth:
+            return [to_json(item, depth - 1) for item in value]
         case datetime.date() | datetime.time():
             return value.isoformat()
         case decimal.Decimal() | uuid.UUID() | datetime.timedelta():
             return str(value)
         case bytes():
             return f"<{len(value)} bytes>"
-    if hasattr(value, "tolist"):  # NumPy's scalars and arrays
-        return to_json(value.tolist())
+    if depth and hasattr(value, "tolist"):  # NumPy's scalars and arrays
+        return to_json(value.tolist(), depth - 1)
     return f"<{type(value).__name__}>"
 
 

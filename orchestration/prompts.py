@@ -141,6 +141,9 @@ class PromptReader(Iterator[Prompt]):
         if value is not None and not isinstance(value, str):
             what = f"the prompt in column {column!r} is not a string but {type(value).__name__}"
             raise self._place.error(number, what, "Make it one, or name another with --column.")
+        if value and "\0" in value:
+            what = f"the prompt in column {column!r} holds a NUL character"
+            raise self._place.error(number, what, "Take it out; no model can read it.")
         return (value or "").strip()
 
     def _id(self, number: int, row: Row, digest: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -16,13 +17,14 @@ from typing import Any
 import yaml
 
 from agents.models.errors import (
+    ContextExceeded,
     EndpointError,
     EndpointMisconfigured,
     EndpointUnreachable,
     RequestRejected,
 )
 from agents.turns import Usage
-from orchestration.journal import FILE_NAME, Journal, JournalError
+from orchestration.journal import FILE_NAME, Journal, JournalError, Kept
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast
 from orchestration.record import CoTRecord
@@ -74,7 +76,11 @@ class Summary:
 
 
 async def deliberate(
-    cast: Cast, serializer: Serializer, prompt: Prompt, proven: bool = False
+    cast: Cast,
+    serializer: Serializer,
+    prompt: Prompt,
+    proven: Callable[[EndpointError], bool] = lambda _: False,
+    on_failure: Callable[[EndpointError], None] = lambda _: None,
 ) -> CoTRecord:
     """One prompt through one chat.
 
@@ -82,15 +88,16 @@ async def deliberate(
         cast: Who takes part.
         serializer: Of the same cast.
         prompt: What the chat is about.
-        proven: Whether the endpoint has served another chat, so that a request that it does not
-            accept is this prompt's own trouble.
+        proven: Whether the endpoint has served another chat, so that a first request that it does
+            not answer is this prompt's own trouble. Asked when that happens, of its error.
+        on_failure: Told of the error that makes a record `failed`.
 
     Returns:
         The record, of any outcome; `failed` if the endpoint gave out in the middle.
 
     Raises:
         EndpointMisconfigured: The same would happen to every prompt.
-        EndpointUnreachable: There was no endpoint from the first call on.
+        EndpointUnreachable: There was no endpoint from the first call on, and it is not proven.
         RequestRejected: It did not accept the first call, and is not proven.
     """
     chat = cast.make_chat()
@@ -99,12 +106,10 @@ async def deliberate(
     stop_reason: str | None = None
     try:
         stop_reason = (await chat.run(task=prompt.text)).stop_reason
-    except EndpointMisconfigured:
-        raise
     except EndpointError as error:
-        ends_run = EndpointUnreachable if proven else (EndpointUnreachable, RequestRejected)
-        if isinstance(error, ends_run) and len(chat.messages) == 1:
+        if _ends_run(error, len(chat.messages) == 1, proven):
             raise
+        on_failure(error)
         failure = error.cause
     except asyncio.CancelledError:
         task = asyncio.current_task()
@@ -114,6 +119,17 @@ async def deliberate(
         # take it for our wish and lose the prompt without a word.
         failure = "The model's client cancelled its own call."
     return serializer.record(prompt, chat.messages, stop_reason, started, failure)
+
+
+def _ends_run(
+    error: EndpointError, first_call: bool, proven: Callable[[EndpointError], bool]
+) -> bool:
+    if isinstance(error, EndpointMisconfigured):
+        # A 403 may be a firewall's or a guard's word on this prompt. A wrong key (401), a spent
+        # quota or a missing model (404) is never about one prompt.
+        return "(403)" not in error.cause or not proven(error)
+    silent = isinstance(error, EndpointUnreachable | RequestRejected)
+    return silent and first_call and not proven(error)
 
 
 class Run:
@@ -139,7 +155,7 @@ class Run:
         """What `execute` did so far; also after it raised."""
         self._cast = cast
         self._serializer = Serializer(cast)
-        self._settings = {
+        self._settings: dict[str, dict[str, Any]] = {
             "prompts": source,
             "policies": cast.policy_set.model_dump(mode="json"),
             "recipe": cast.recipe.model_dump(mode="json"),
@@ -147,8 +163,12 @@ class Run:
             "models": {m.name: m.config.public() for m in cast.models_in_use},
         }
         self._journal: Journal | None = None
+        self._first_number = 0
+        self._joins = False  # whether these are further prompts than those the run began with
         if self._check_folder():
             self._journal = Journal(folder / FILE_NAME, write=True)
+            if self._joins:
+                self._first_number = self._journal.next_number()
 
     def _check_folder(self) -> bool:
         """Whether the folder holds this very run already."""
@@ -176,6 +196,8 @@ class Run:
         try:
             found = yaml.safe_load(text)
             # Further prompts may join a run; who speaks over what may not change within one.
+            before, now = found.get("prompts", {}), self._settings["prompts"]
+            self._joins = before.get("source") != now.get("source")
             changed = [
                 key
                 for key, value in self._settings.items()
@@ -228,24 +250,29 @@ class Run:
         """
         summary = self.summary = Summary()
         started = time.perf_counter()
-        numbered = enumerate(prompts)
+        numbered = enumerate(prompts, self._first_number)
         fatal: list[Exception] = []
         failures_in_a_row = 0
 
         async def take(number: int, prompt: Prompt) -> None:
             nonlocal failures_in_a_row
             tried = self._tried(prompt)
-            if tried is not None and tried not in retry:
+            if tried is not None and tried.outcome not in retry:
                 summary.done_before += 1
                 on_passed()
                 return
-            proven = self._journal is not None
-            record = await deliberate(self._cast, self._serializer, prompt, proven)
-            await self._keep(number, record, replace=tried is not None)
+            failures: list[EndpointError] = []
+            record = await deliberate(
+                self._cast, self._serializer, prompt, self._is_proven, failures.append
+            )
+            place = number if tried is None else tried.number
+            await self._keep(place, record, replace=tried is not None)
             summary.usage += record.usage
             if record.outcome == "completed":
                 summary.stop_reasons[str(record.stop_reason)] += 1
             on_record(record)
+            if any(isinstance(failure, ContextExceeded) for failure in failures):
+                return  # the endpoint is well; this chat was too long for it
             failures_in_a_row = failures_in_a_row + 1 if record.outcome == "failed" else 0
             if failures_in_a_row >= max(_DEAD_AFTER, 2 * concurrency):
                 raise RunStopped(
@@ -283,34 +310,53 @@ class Run:
             raise _first(fatal)
         return summary
 
-    def _tried(self, prompt: Prompt) -> str | None:
-        """The outcome that a prompt has already; None if it has none."""
+    def _is_proven(self, error: EndpointError) -> bool:
+        """Whether the endpoint served this run before, so that the trouble is one prompt's own."""
+        if isinstance(error, EndpointUnreachable):
+            # In this session: it may have been shut down since, and then no prompt can succeed.
+            return self.summary.usage.completion_tokens > 0
+        return self._journal is not None and self._journal.next_number() > 0
+
+    def _tried(self, prompt: Prompt) -> Kept | None:
+        """What the run has of a prompt already; None if it has no outcome."""
         kept = self._journal.kept(prompt.id) if self._journal is not None else None
         if kept is None:
             return None
-        if kept.prompt != prompt.text:
+        if _nfc(kept.prompt) != _nfc(prompt.text):  # ids are made of this form too
             raise InputError(
                 f"The prompt '{prompt.id}' has another text than in the run in {self.folder}.",
                 "Give the new text a new id, or name another folder with --out.",
             )
-        return kept.outcome
+        return kept
 
     async def _keep(self, number: int, record: CoTRecord, replace: bool) -> None:
         if self._journal is None:
             self._make_folder()
-            self._journal = Journal(self.folder / FILE_NAME, write=True)
+            self._journal = Journal(self.folder / FILE_NAME, True, self._settle)
         await self._journal.add(number, record, replace)
 
     def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _settle(self) -> None:
+        """Writes `run.yaml`, unless another process has made the same run meanwhile."""
+        try:
+            if (self.folder / SETTINGS_NAME).exists():
+                self._check_folder()
+                return
             text = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True, width=100)
             write_whole(self.folder / SETTINGS_NAME, [text])
         except OSError as error:
-            raise JournalError(
-                f"The folder {self.folder} cannot be written ({error.strerror}).",
-                "Name another folder with --out, or make room.",
-            ) from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> JournalError:
+        return JournalError(
+            f"The folder {self.folder} cannot be written ({error.strerror}).",
+            "Name another folder with --out, or make room.",
+        )
 
     def close(self) -> None:
         """Closes the journal."""
@@ -347,6 +393,10 @@ def _shaping(key: str, settings: Any) -> Any:
     }
 
 
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
 def _first(errors: Collection[BaseException]) -> BaseException:
     """The error to show: a configuration error says more than what followed from it."""
     for kind in (JournalError, EndpointMisconfigured, AidsafeError, Exception):
@@ -357,7 +407,15 @@ def _first(errors: Collection[BaseException]) -> BaseException:
 
 
 def write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Writes a file whole or not at all: aside, to disk, then renamed into its place."""
+    """Writes a file whole or not at all: aside, to disk, then renamed into its place.
+
+    A link is followed; what is no file, such as a pipe or a device, is written into as it is.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("w", encoding="utf-8") as stream:
+            stream.writelines(parts)
+        return
+    path = Path(os.path.realpath(path))
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("w", encoding="utf-8") as stream:

@@ -67,10 +67,10 @@ class ConsensusConfig(BaseModel):
 class ConsensusTermination(_Condition, Component[ConsensusConfig]):
     """Ends when the quorum accepts the current version of thoughts and response.
 
-    A deliberator that revises makes a new version, which it counts as accepting; one that neither
-    accepts nor revises takes its acceptance back. The drafter is no deliberator, so a draft needs
-    the whole quorum. Whoever else revises makes a new version that nobody has accepted yet. Only
-    the typed stance of a turn is read, never its text.
+    A deliberator that revises makes a new version, which it counts as accepting, unless it contests
+    it, too; one that neither accepts nor revises takes its acceptance back. The drafter is no
+    deliberator, so a draft needs the whole quorum. Whoever else revises makes a new version that
+    nobody has accepted yet. Only the typed stance of a turn is read, never its text.
 
     Args:
         deliberators: Names of the agents whose acceptance counts.
@@ -103,8 +103,8 @@ class ConsensusTermination(_Condition, Component[ConsensusConfig]):
             if not isinstance(message, TurnMessage):
                 continue
             stance = message.content.stance
-            if stance == "revises":
-                self._accepting.clear()
+            if stance in ("revises", "contests") or message.content.role == "drafter":
+                self._accepting.clear()  # there is a new version
             if message.source not in self._deliberators:
                 continue
             if stance in ("accepts", "revises"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -138,6 +139,22 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], one_line: bool 
         last.no_wrap = one_line
         made.add_row(*cells, last)
     return made
+
+
+def narrowed(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows without those columns that a terminal is too narrow for.
+
+    The column before the last goes first; the first, which names the row, stays whatever its width.
+    """
+    lines = zip(columns, *rows, strict=True)
+    widths = [max(cell_len(clean(cell)) for cell in line) for line in lines]
+    widths[-1] = min(widths[-1], 10)  # the last may be cut, but not to nothing
+    kept = list(range(len(columns)))
+    while len(kept) > 1 and sum(widths[i] + 2 for i in kept) - 2 > width:
+        kept.pop(-2 if len(kept) > 2 else -1)
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
 def _count(number: int, noun: str) -> str:

@@ -321,33 +321,46 @@ def _providers(node: Any) -> Iterator[str]:
 _SECRET = re.compile(
     r"(key|secret|password|passwd|authorization|token|credential|cookie)s?$|headers$", re.IGNORECASE
 )
-_PASSWORD_IN_URL = re.compile(r"(?<=//)[^/@\s]+(?=@)")
+_NAMED = "key secret password passwd authorization token credential sig signature"
+_SECRET_IN_URL = re.compile(
+    rf"(?<=//)[^/@\s]+(?=@)|(?:{'|'.join(f'(?<={name}=)' for name in _NAMED.split())})[^&#\s]+",
+    re.IGNORECASE,
+)
 _HIDDEN = "***"
 
 
 def _without_secrets(node: Any) -> Any:
     if isinstance(node, Mapping):
         return {
-            key: _hidden(value) if _SECRET.search(str(key)) else _without_secrets(value)
+            key: _hidden(key, value) if _SECRET.search(str(key)) else _without_secrets(value)
             for key, value in node.items()
         }
     if isinstance(node, str):
-        return _PASSWORD_IN_URL.sub(_HIDDEN, node)
+        return _SECRET_IN_URL.sub(_HIDDEN, node)
     return [_without_secrets(item) for item in node] if isinstance(node, list | tuple) else node
 
 
-def _hidden(value: Any) -> Any:
-    """A secret's place. `max_tokens` is none: numbers, and what is empty, stay as they are."""
-    return _HIDDEN if value and not isinstance(value, int | float) else value
+def _hidden(key: object, value: Any) -> Any:
+    """A secret's place. The number of `max_tokens` is none; nor is a switch, or what is empty."""
+    if isinstance(value, bool) or _is_count(key, value):
+        return value
+    return _HIDDEN if value or isinstance(value, int | float) else value
+
+
+def _is_count(key: object, value: Any) -> bool:
+    return isinstance(value, int | float) and str(key).lower().endswith("tokens")
 
 
 def _secrets(node: Any, hidden: bool = False) -> Iterator[str]:
     """The texts that `_without_secrets` hides; never the empty one."""
     if isinstance(node, Mapping):
         for key, value in node.items():
-            yield from _secrets(value, hidden or bool(_SECRET.search(str(key))))
+            if not _is_count(key, value):
+                yield from _secrets(value, hidden or bool(_SECRET.search(str(key))))
     elif isinstance(node, list | tuple):
         for item in node:
             yield from _secrets(item, hidden)
     elif isinstance(node, str) and node:
-        yield from [node] if hidden else _PASSWORD_IN_URL.findall(node)
+        yield from [node] if hidden else _SECRET_IN_URL.findall(node)
+    elif hidden and isinstance(node, int | float) and not isinstance(node, bool):
+        yield str(node)

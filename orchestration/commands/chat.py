@@ -14,7 +14,7 @@ from rich.text import Text
 from agents.models.errors import EndpointError
 from agents.turns import TurnMessage
 from orchestration.commands import options
-from orchestration.commands.output import err, out, run_async, write
+from orchestration.commands.output import out, run_async, write
 from orchestration.prompts import Prompt, prompt_id
 from orchestration.record import CoTRecord
 from orchestration.serialize import Serializer
@@ -44,6 +44,10 @@ def chat(
     text = (_read_stdin() if prompt == "-" else prompt).strip()
     if not text:
         raise InputError("The prompt is empty.", "Give it in quotes, or - and standard input.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError("The prompt is not UTF-8 text.", "Give it as UTF-8.") from None
     setup = options.set_up(
         policies=policies,
         recipe=recipe,
@@ -54,9 +58,7 @@ def chat(
         seed=seed,
         allow_provider=allow_provider,
     )
-    err().print(Text(setup.notice, style="dim"))
-    if setup.embedded:
-        err().print(Text(options.EMBEDDED_NOTICE, style="yellow"))
+    setup.announce()
     record, error = run_async(lambda: _stream(setup, text, quiet=json))
     if json:
         write(record.model_dump_json(indent=2) + "\n")

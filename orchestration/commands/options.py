@@ -11,10 +11,14 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from rich.text import Text
 
 from agents.models.endpoint import EndpointConfig
 from agents.models.model import ALLOWED_PROVIDERS, EMBEDDED, Model, ModelConfig, load_models
+from agents.persona import persona_files
+from orchestration.commands.output import err
 from orchestration.recipe import Cast, load_recipe
+from orchestration.view import clean
 from policies import InputError, load_policy_set
 
 OPENAI = "https://api.openai.com/v1"
@@ -113,6 +117,8 @@ class Setup:
     cast: Cast
     embedded: bool
     """Whether nothing but the shipped embedded model is used."""
+    personas: Path | None = None
+    """The user's folder of personas."""
 
     @property
     def default_concurrency(self) -> int:
@@ -135,6 +141,28 @@ class Setup:
             f"{cast.recipe.name}: {', '.join(cast.recipe.circle)}, "
             f"up to {cast.recipe.rounds} rounds"
         )
+
+    @property
+    def left_out(self) -> str:
+        """One line on personas of the user's that nobody will hear; empty if there are none."""
+        names = (
+            persona_files(self.personas).keys() - persona_files().keys() - self.cast.personas.keys()
+        )
+        is_, it = ("is", "it") if len(names) == 1 else ("are", "them")
+        if not names:
+            return ""
+        return (
+            f"{', '.join(sorted(names))} {is_} in {self.personas}/, but recipe "
+            f"{self.cast.recipe.name} does not name {it}; put {it} into the circle of a recipe."
+        )
+
+    def announce(self) -> None:
+        """Says on standard error what is about to be used, and what of the user's is not."""
+        err().print(Text(self.notice, style="dim"))
+        if self.left_out:
+            err().print(Text(clean(self.left_out), style="yellow"))
+        if self.embedded:
+            err().print(Text(EMBEDDED_NOTICE, style="yellow"))
 
 
 def set_up(
@@ -165,7 +193,7 @@ def set_up(
         {name: Model(name, config, allowed=allowed) for name, config in configs.items()},
         personas,
     )
-    return Setup(cast, embedded)
+    return Setup(cast, embedded, personas)
 
 
 def _model_configs(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from orchestration.commands import options
 from orchestration.commands.output import (
@@ -102,9 +101,7 @@ def run(
         the_run = Run(folder, setup.cast, source)
         error: AidsafeError | None = None
         try:
-            err().print(Text(setup.notice, style="dim"))
-            if setup.embedded:
-                err().print(Text(options.EMBEDDED_NOTICE, style="yellow"))
+            setup.announce()
             at_once = concurrency or setup.default_concurrency
             run_async(
                 lambda: _execute(the_run, setup, reader, at_once, limit, retry or []),

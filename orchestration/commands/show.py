@@ -10,12 +10,13 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
+from rich.cells import cell_len
 
 from orchestration.commands import options
 from orchestration.commands.output import out, write
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.record import CoTRecord
-from orchestration.view import print_transcript, table
+from orchestration.view import clean, narrowed, print_transcript, table
 from policies import InputError
 
 
@@ -28,7 +29,11 @@ def show(
     ],
     prompt_id: Annotated[
         str | None,
-        typer.Argument(metavar="ID", help="Show this record, turn by turn.", show_default=False),
+        typer.Argument(
+            metavar="ID",
+            help="Show this record, turn by turn; the start of its id is enough.",
+            show_default=False,
+        ),
     ] = None,
     outcome: Annotated[
         options.OutcomeName | None,
@@ -50,15 +55,32 @@ def show(
     if prompt_id is None:
         _list(_records(source, outcome), limit, json)
         return
-    found = next((r for r in _records(source, None, prompt_id) if r.id == prompt_id), None)
-    if found is None:
-        raise InputError(
-            f"There is no record '{prompt_id}' in {source}.", f"List them: aidsafe show {source}"
-        )
+    found = _find(source, prompt_id)
     if json:
         write(found.model_dump_json(indent=2) + "\n")
     else:
         print_transcript(out(), found, instructions)
+
+
+def _find(source: Path, start: str) -> CoTRecord:
+    """The record of that id, or the only one whose id starts so."""
+    found: list[CoTRecord] = []
+    for record in _records(source, None, start):
+        if record.id == start:
+            return record
+        if record.id.startswith(start) and len(found) < 4:
+            found.append(record)
+    if not found:
+        raise InputError(
+            f"There is no record '{start}' in {source}.", f"List them: aidsafe show {source}"
+        )
+    if len(found) > 1:
+        names = ", ".join(record.id for record in found[:3])
+        more = ", ..." if len(found) > 3 else ""
+        raise InputError(
+            f"Several records start with '{start}': {names}{more}.", "Give more of the id."
+        )
+    return found[0]
 
 
 def _list(records: Iterator[CoTRecord], limit: int | None, json: bool) -> None:
@@ -80,7 +102,12 @@ def _list(records: Iterator[CoTRecord], limit: int | None, json: bool) -> None:
         for record in chosen
     ]
     columns = ("id", "outcome", "stopped by", "rounds", "thoughts", "removed", "prompt")
-    out().print(table(columns, rows, one_line=True))
+    console = out()
+    made = table(*narrowed(columns, rows, console.width), one_line=True)
+    # An id is there to be copied: one too long for the terminal's line goes on in the next.
+    widest = max((cell_len(clean(row[0])) for row in rows), default=0)
+    made.width = widest if widest > console.width else None
+    console.print(made, crop=False)
 
 
 def _records(
@@ -97,7 +124,7 @@ def _records(
     try:
         if prompt_id is not None:
             found = journal.record(prompt_id)
-            yield from [found] if found else []
+            yield from [found] if found else journal.records()
         else:
             yield from journal.records(outcome)
     finally:

@@ -176,7 +176,7 @@ def test_stance_follows_from_what_a_turn_does_before_what_it_says(
 
     expected: Stance = "neither"
     if change in REAL:
-        expected = "revises"
+        expected = "contests" if disputes == 2 else "revises"
     elif verdict == "accept" and disputes != 2:  # 9 does not exist, so nothing is disputed
         expected = "accepts"
     assert state.apply(turn(reply)) == expected
@@ -306,3 +306,15 @@ def test_folding_leaves_the_turns_as_they_are_and_gives_the_same_every_time() ->
 
     assert fold(turns, CONTRACT) == fold(turns, CONTRACT)
     assert [t.model_dump_json() for t in turns] == before
+
+
+def test_adding_a_thought_that_stands_already_is_no_change() -> None:
+    state = after(draft("First."))
+    stance = state.apply(turn({**accepts(), "add": [thought("First.", "RH1")]}))
+    assert stance == "accepts"
+    assert [t.text for t in state.thoughts] == ["First."]
+
+
+def test_who_changes_one_thought_and_disputes_another_does_not_stand_behind_the_version() -> None:
+    state = after(draft("First.", "Second."))
+    assert state.apply(turn(revises(correct=[correct(1)], dispute=[dispute(2)]))) == "contests"

@@ -70,7 +70,7 @@ def echoing(prompt: str) -> Script:
         if circle == 0:
             return revises(
                 comment=prompt,
-                add=[said],
+                add=[{**said, "rules": ["RH3"]}],
                 correct=[{"thought": 1, **said, "rules": ["RH2"]}],
                 dispute=[{"thought": 2, "reason": prompt}],
             )
@@ -113,7 +113,7 @@ async def test_the_benign_chat_takes_every_kind_of_decision() -> None:
     decided = await decisions(BENIGN)
 
     assert decided["stop"] == "consensus"
-    assert set(decided["stances"]) == {None, "revises", "neither", "accepts"}
+    assert set(decided["stances"]) == {None, "contests", "neither", "accepts"}
     assert len(decided["chain"]) == 3
     assert [reason for _, reason, _ in decided["removed"]] == ["corrected", "redundant"]
 

@@ -215,3 +215,14 @@ def test_every_field_of_a_reply_must_be_there() -> None:
         assert problem(rest) == f"{key}: Field required"
     assert problem({"intents": []}, IntentReply).startswith("intents: ")
     assert parse_reply(json.dumps(intents("x")), IntentReply, CONTRACT).intents[0].text == "x"
+
+
+def test_a_think_tag_that_the_reply_quotes_does_not_cut_it() -> None:
+    raw = f"```json\n{json.dumps(draft(response='The tag </think> ends thinking.'))}\n```"
+    assert parse_reply(raw, DraftReply, briefing().contract).response.startswith("The tag")
+
+
+def test_an_object_copied_out_of_the_data_is_found_in_other_white_space_too() -> None:
+    planted = json.dumps(draft(), indent=2)
+    with pytest.raises(ReplyError, match="copied"):
+        parse_reply(json.dumps(draft()), DraftReply, briefing().contract, [f"Say {planted}!"])

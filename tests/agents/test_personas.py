@@ -74,6 +74,14 @@ def test_a_file_that_names_itself_otherwise_is_refused(tmp_path: Path) -> None:
     assert "'skeptic'" in str(caught.value)
 
 
+def test_a_file_that_names_itself_otherwise_is_told_of_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, YAML, "doubter.yaml")
+
+    with pytest.raises(YamlError) as caught:
+        load_persona(path)
+    assert [(p.line, p.remedy) for p in caught.value.problems] == [(1, "Give both the same name.")]
+
+
 def test_an_unknown_persona_lists_those_there_are(tmp_path: Path) -> None:
     write(tmp_path, YAML)
 
@@ -159,4 +167,9 @@ def test_the_example_of_the_documentation_is_a_persona(tmp_path: Path) -> None:
     readme = (Path(agents.__file__).parent / "README.md").read_text()
     example = readme.partition("```yaml\n")[2].partition("```")[0]
 
-    assert load_persona(write(tmp_path, example)).fallback_models == ("small",)
+    as_it_is = load_persona(write(tmp_path, example, "privacy_advocate"))
+    assert (as_it_is.model, as_it_is.max_tokens) == (None, 800)
+    with_models = example.replace("# model", "model").replace("# fallback", "fallback")
+    assert load_persona(write(tmp_path, with_models, "privacy_advocate")).fallback_models == (
+        "small",
+    )

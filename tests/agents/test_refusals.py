@@ -64,3 +64,8 @@ def test_this_reads_like_a_refusal(text: str) -> None:
 )
 def test_this_does_not_read_like_a_refusal(text: str) -> None:
     assert not looks_like_refusal(text)
+
+
+def test_a_reply_made_to_keep_the_reader_busy_is_read_at_once() -> None:
+    """Words that two parts of a pattern could match would double the work with each of them."""
+    assert not looks_like_refusal("I " + "simply " * 28 + "x")

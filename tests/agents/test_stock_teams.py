@@ -106,8 +106,9 @@ async def test_a_team_that_was_saved_goes_on_where_it_stopped() -> None:
     await resumed.load_state(state)
     result = await resumed.run()
 
-    # The condition is another one, which has not seen the first half: it wants both to accept.
-    assert said(result) == [AGREED[3], *AGREED[:3]]
+    # The condition is another one, which has not seen the first half: it wants both to accept, and
+    # the drafter's new draft anew.
+    assert said(result) == [AGREED[3], *AGREED]
     assert result.stop_reason == "consensus"
     assert [*first_client.requests, rest_client.requests[0]] == whole_client.requests
 

@@ -144,7 +144,7 @@ class Voter(Speaker):
 
 def vote(agent: str, does: str, tokens: tuple[int, int] = (3, 2), **more: Any) -> TurnMessage:
     """A turn of a stance, or of an outcome without a reply."""
-    stance = does if does in ("accepts", "revises", "neither") else None
+    stance = does if does in ("accepts", "revises", "contests", "neither") else None
     usage = Usage(prompt_tokens=tokens[0], completion_tokens=tokens[1])
     fields: dict[str, Any] = {
         "agent": agent,

@@ -113,6 +113,27 @@ def test_chat_is_read_along_with_the_notice_first(tmp_path: Path) -> None:
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize("command", ["chat", "run"])
+def test_a_persona_of_ones_own_that_the_recipe_does_not_name_is_told_of(
+    command: str, tmp_path: Path
+) -> None:
+    mine = tmp_path / "my"
+    mine.mkdir()
+    shipped = aidsafe("personas", "show", "risk_analyst").out
+    (mine / "risk_analyst.yaml").write_text(shipped)
+    (mine / "night_editor.yaml").write_text(shipped.replace("risk_analyst", "night_editor"))
+    run = ("run", prompts_file(tmp_path, 1), "--out", tmp_path / "run")
+    asked = ("chat", "Hi") if command == "chat" else run
+    with Endpoint(reply=agree) as endpoint:
+        models = models_file(tmp_path, endpoint)
+        done = aidsafe(*asked, "--models", models, "--personas", mine)
+    assert done.code == 0, done.err
+    assert done.err.splitlines()[1] == (
+        f"night_editor is in {mine}/, but recipe default does not name it; "
+        "put it into the circle of a recipe."
+    )
+
+
 def test_chat_json_is_a_record_and_nothing_else(tmp_path: Path) -> None:
     with Endpoint(reply=agree) as endpoint:
         models = models_file(tmp_path, endpoint)
@@ -193,6 +214,7 @@ def test_show_lists_and_reads_a_run_and_an_export_of_it(tmp_path: Path) -> None:
     assert aidsafe("show", "-", stdin=file.read_text()).out == listed.out
     name = json.loads(file.read_text().splitlines()[1])["id"]
     turns = aidsafe("show", folder, name)
+    assert turns.out == aidsafe("show", folder, name[:6]).out
     assert turns.out == aidsafe("show", file, name).out
     assert "risk_analyst" in turns.out
     told = aidsafe("show", folder, name, "--instructions")

@@ -67,6 +67,7 @@ INPUTS: dict[str, tuple[list[str], str]] = {
     "an address with a key": ([*CHAT, "--model", "m", "--base-url", "http://k@h"], "address"),
     "two ways to name models": ([*CHAT, "--models", "x", "--model", "m"], "contradict"),
     "an empty prompt": (["chat", "  "], "prompt is empty"),
+    "a prompt that is not UTF-8": (["chat", "\udcff"], "not UTF-8"),
     "an unwritable folder": (["run", "{prompts}", "--out", "{prompts}/sub"], "cannot be"),
     "a file as folder": (["run", "{prompts}", "--out", "{prompts}"], "is a file"),
     "another folder": (["run", "{prompts}", "--out", "{here}"], "something else than a run"),
@@ -124,6 +125,21 @@ def test_a_recipe_with_an_unknown_persona_does_not_pass_the_check(tmp_path: Path
     file = tmp_path / "mine.yaml"
     file.write_text(BAD_RECIPE)
     assert "no persona 'nobody'" in told(aidsafe("recipes", "check", file), ExitCode.INPUT)
+
+
+def test_a_persona_whose_file_has_another_name_does_not_pass_the_check(tmp_path: Path) -> None:
+    file = tmp_path / "night_editor.yaml"
+    file.write_text(aidsafe("personas", "show", "drafter").out)
+    done = aidsafe("personas", "check", file)
+    assert done.code == ExitCode.INPUT
+    assert re.search(rf"^{re.escape(str(file))}:\d+: .*'drafter'\. Give both the same", done.err)
+
+
+def test_a_start_that_several_ids_share_is_told_of_with_the_first_of_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    ids = [json.loads(line)["id"] for line in aidsafe("show", run, "--json").out.splitlines()]
+    error = told(aidsafe("show", run, "p"), ExitCode.INPUT)
+    assert f"start with 'p': {', '.join(ids)}. Give more" in error
 
 
 def test_a_record_that_is_not_in_the_run_is_told_of(tmp_path: Path) -> None:
@@ -231,13 +247,15 @@ def test_an_endpoint_that_dies_in_a_run_leaves_what_is_done(tmp_path: Path) -> N
     with Endpoint(reply=agree, faults=[None] * CALLS_PER_CHAT) as endpoint:
         endpoint.fault_rates[Fault.RESET] = 1
         run = [*CALLING["run"](models_file(tmp_path, endpoint), tmp_path), "--concurrency", "1"]
+        prompts_file(tmp_path, 12)
         done = aidsafe(*run, "--json")
         assert done.code == ExitCode.ENDPOINT
-        assert done.json["outcomes"] == {"completed": 1}
+        assert done.json["outcomes"] == {"completed": 1, "failed": 10}
         assert "broke the connection off" in done.err
         endpoint.fault_rates.clear()
-        assert aidsafe(*run, "--json").json["outcomes"] == {"completed": 3}
-    assert endpoint.counts["ok"] == 3 * CALLS_PER_CHAT
+        again = aidsafe(*run, "--retry", "failed", "--json")
+        assert again.json["outcomes"] == {"completed": 12}
+    assert endpoint.counts["ok"] == 12 * CALLS_PER_CHAT
 
 
 @pytest.mark.parametrize("command", CALLING)

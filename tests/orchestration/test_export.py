@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -101,6 +103,26 @@ def test_a_file_is_written_whole_and_counted(tmp_path: Path) -> None:
     assert write_lines(file, ["a", "b"]) == 2
     assert file.read_text() == "a\nb\n"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    file, link = tmp_path / "export.jsonl", tmp_path / "link"
+    file.write_text("old")
+    link.symlink_to(file)
+    write_lines(link, ["a"])
+    assert link.is_symlink()
+    assert file.read_text() == "a\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files")
+def test_a_pipe_is_written_into_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert write_lines(pipe, ["a", "b"]) == 2
+    assert os.read(reader, 99) == b"a\nb\n"
+    os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_an_export_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:

@@ -297,20 +297,35 @@ def open_folder() -> Iterator[Path]:
         Path(name).chmod(0o755)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
-def test_a_journal_in_a_folder_that_may_only_be_read_is_read(open_folder: Path) -> None:
-    fill(open_folder / FILE_NAME, "a", "b")
-    open_folder.chmod(0o555)
+def read_as_nobody(path: Path) -> subprocess.CompletedProcess[str]:
+    """Prints the ids in a journal, as somebody who may not write into its folder."""
+    path.parent.chmod(0o555)
     script = (
         "import os, sys; from pathlib import Path; from orchestration.journal import Journal\n"
         # Root may write anywhere, so it becomes somebody else, once all is imported.
         "if os.getuid() == 0: os.setuid(65534)\n"
         "print([r.id for r in Journal(Path(sys.argv[1])).records()])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(open_folder / FILE_NAME)],
+    return subprocess.run(
+        [sys.executable, "-c", script, str(path)],
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+def test_a_journal_in_a_folder_that_may_only_be_read_is_read(open_folder: Path) -> None:
+    fill(open_folder / FILE_NAME, "a", "b")
+    done = read_as_nobody(open_folder / FILE_NAME)
     assert done.stdout == "['a', 'b']\n", done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such permissions")
+def test_an_unclosed_journal_in_such_a_folder_is_to_be_copied(open_folder: Path) -> None:
+    path = open_folder / FILE_NAME
+    fill(path, "a")
+    path.with_name(f"{FILE_NAME}-wal").write_bytes(b"left by a process that was killed")
+    done = read_as_nobody(path)
+    assert "was not closed" in done.stderr
+    assert "damaged" not in done.stderr

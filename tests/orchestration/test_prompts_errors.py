@@ -80,6 +80,11 @@ BAD_ROWS: dict[str, tuple[str, str | bytes, str]] = {
     "half a character": ("p.jsonl", GOOD + '{"prompt": "\\uD83D"}\n', "unpaired surrogate"),
     "a number": ("p.jsonl", GOOD + '{"prompt": 3}\n', ":2: the prompt in column 'prompt' is not"),
     "a chat": ("p.jsonl", GOOD + '{"prompt": [{}]}\n', "is not a string but list"),
+    "NUL in JSON": (
+        "p.jsonl",
+        GOOD + '{"prompt": "a\\u0000b"}\n',
+        ":2: the prompt in column 'prompt'",
+    ),
     "no prompt": ("p.jsonl", GOOD + '{"text": "x"}\n', ":2: the row has no column 'prompt', only:"),
     "not UTF-8": ("p.jsonl", GOOD.encode() + b'{"prompt": "\xe9"}\n', ":2: byte 13 of the line"),
     "not UTF-8 in CSV": ("p.csv", b"prompt,n\ngood,1\n\xe9,2\n", ":3: byte 1 of the line"),

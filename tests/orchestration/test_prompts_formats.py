@@ -212,3 +212,11 @@ def test_any_value_becomes_json_able(value: object, expected: object) -> None:
     assert result == expected
     assert type(result) is type(expected)
     json.dumps(result, allow_nan=False)
+
+
+def test_what_is_nested_very_deep_is_cut_off() -> None:
+    value: object = "deep"
+    for _ in range(5_000):
+        value = [value]
+    text = json.dumps(to_json(value))
+    assert text == "[" * 50 + '"<list>"' + "]" * 50

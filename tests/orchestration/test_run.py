@@ -188,6 +188,21 @@ async def test_a_prompt_whose_text_has_changed_is_not_taken_for_done(folder: Pat
         await execute(folder, cast()[0], iter([Prompt("p0", "Another text?")]))
 
 
+async def test_a_prompt_in_another_unicode_form_is_the_same_prompt(folder: Path) -> None:
+    composed, decomposed = "Un caf\u00e9?", "Un cafe\u0301?"
+    await execute(folder, cast()[0], iter([Prompt("p", composed)]))
+    summary = await execute(folder, cast()[0], iter([Prompt("p", decomposed)]))
+    assert summary.done_before == 1
+
+
+async def test_prompts_of_a_second_source_come_after_those_of_the_first(folder: Path) -> None:
+    await execute(folder, cast()[0], prompts(3))
+    run = Run(folder, cast()[0], {"source": "another"})
+    await run.execute(prompts(2, start=10), 1)
+    run.close()
+    assert [record.id for record in records(folder)] == ["p0", "p1", "p2", "p10", "p11"]
+
+
 async def test_prompts_of_an_outcome_are_tried_once_more_if_asked_for(folder: Path) -> None:
     made, _ = cast(by_prompt)
     source = [Prompt("a", "Failed please?"), Prompt("b", "Malformed please?")]

@@ -101,6 +101,32 @@ async def test_broken_settings_are_told_of(text: str, folder: Path) -> None:
         Run(folder, made, SOURCE)
 
 
+async def test_of_two_runs_started_together_the_second_leaves_the_first_alone(
+    folder: Path,
+) -> None:
+    first, second = (Run(folder, cast()[0], {"source": name}) for name in ("first", "second"))
+    await first.execute(prompts(1), 1)
+    settings = (folder / SETTINGS_NAME).read_text()
+    with pytest.raises(JournalError, match="Another process is writing"):
+        await second.execute(prompts(1, start=5), 1)
+    first.close()
+    await second.execute(prompts(1, start=5), 1)
+    second.close()
+    assert (folder / SETTINGS_NAME).read_text() == settings
+    assert [record.id for record in records(folder)] == ["p0", "p5"]
+
+
+async def test_of_two_runs_started_together_the_second_must_have_the_same_settings(
+    folder: Path,
+) -> None:
+    late = Run(folder, cast()[0], SOURCE)
+    with Endpoint(reply=agree) as endpoint:
+        await execute(folder, cast_at(endpoint), prompts(1))
+    with pytest.raises(InputError, match=r"was started with other .*models"):
+        await late.execute(prompts(1, start=5), 1)
+    assert [record.id for record in records(folder)] == ["p0"]
+
+
 def test_an_empty_folder_is_as_good_as_none(folder: Path) -> None:
     folder.mkdir(parents=True)
     made, _ = cast()
@@ -113,14 +139,14 @@ def test_an_empty_folder_is_as_good_as_none(folder: Path) -> None:
 async def test_an_endpoint_that_dies_stops_the_run_and_what_is_done_is_kept(folder: Path) -> None:
     with Endpoint(reply=agree, faults=[None] * (3 * CALLS_PER_CHAT + 2)) as endpoint:
         endpoint.fault_rates[Fault.RESET] = 1
-        with pytest.raises(EndpointUnreachable):
+        with pytest.raises(RunStopped, match=r"10 prompts in a row .*broke the connection off"):
             await execute(folder, cast_at(endpoint), prompts(50), 1)
         done = records(folder)
-        assert [record.outcome for record in done] == ["completed"] * 3 + ["failed"]
+        assert [record.outcome for record in done] == ["completed"] * 3 + ["failed"] * 10
         assert len(done[3].turns) == 2, "what was said before it broke off is kept"
         endpoint.fault_rates.clear()
-        summary = await execute(folder, cast_at(endpoint), prompts(6), retry=["failed"])
-    assert summary.outcomes == {"completed": 6}
+        summary = await execute(folder, cast_at(endpoint), prompts(13), retry=["failed"])
+    assert summary.outcomes == {"completed": 13}
     assert summary.done_before == 3
 
 
@@ -144,13 +170,53 @@ async def test_a_key_that_is_withdrawn_lets_chats_under_way_come_to_their_end(
     assert len(client.requests) == 2 * CALLS_PER_CHAT + 1
 
 
+@pytest.mark.parametrize("fault", [Fault.SCHEMA_UNSUPPORTED, Fault.RESET, Fault.FORBIDDEN])
 async def test_a_rejected_prompt_concerns_itself_alone_once_others_were_accepted(
-    folder: Path,
+    fault: Fault, folder: Path
 ) -> None:
-    faults = [None] * CALLS_PER_CHAT + [Fault.SCHEMA_UNSUPPORTED]
+    faults = [None] * CALLS_PER_CHAT + [fault]
     with Endpoint(reply=agree, faults=faults) as endpoint:
         summary = await execute(folder, cast_at(endpoint), prompts(3), 1)
     assert summary.outcomes == {"completed": 2, "failed": 1}
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAUTHORIZED, Fault.QUOTA_EXHAUSTED])
+async def test_a_key_or_quota_that_is_gone_stops_the_run_at_once(
+    fault: Fault, folder: Path
+) -> None:
+    faults = [None] * CALLS_PER_CHAT + [fault]
+    with (
+        Endpoint(reply=agree, faults=faults) as endpoint,
+        pytest.raises(EndpointMisconfigured),
+    ):
+        await execute(folder, cast_at(endpoint), prompts(3), 1)
+    assert [record.outcome for record in records(folder)] == ["completed"]
+
+
+async def test_what_others_proved_while_a_chat_waited_counts_for_it_too(folder: Path) -> None:
+    kept = asyncio.Event()
+
+    async def script(messages: Sequence[LLMMessage]) -> None:
+        if "Prompt 1?" in str(messages[1].content):
+            await kept.wait()
+            raise EndpointUnreachable("The connection broke off.", "Look.")
+
+    made, client = cast()
+    answer = client.create
+
+    async def create(messages: Sequence[LLMMessage], **options: Any) -> Any:
+        await script(messages)
+        return await answer(messages, **options)
+
+    client.create = create  # type: ignore[method-assign]
+    summary = await execute(folder, made, prompts(3), 3, on_record=lambda _: kept.set())
+    assert summary.outcomes == {"completed": 2, "failed": 1}
+
+
+async def test_chats_too_long_for_the_model_do_not_stop_the_run(folder: Path) -> None:
+    with Endpoint(reply=agree, faults=[Fault.CONTEXT_LENGTH] * 15) as endpoint:
+        summary = await execute(folder, cast_at(endpoint), prompts(16), 1)
+    assert summary.outcomes == {"completed": 1, "failed": 15}
 
 
 async def test_many_failures_in_a_row_stop_the_run(folder: Path) -> None:

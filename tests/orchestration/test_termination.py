@@ -35,9 +35,10 @@ async def fires_at(condition: TerminationCondition, messages: Sequence[Any]) -> 
     return None
 
 
-# Consensus. A turn is written as the speaker and what it does: A accepts, R revises, N neither.
+# Consensus. A turn is written as the speaker and what it does: A accepts, R revises, C contests,
+# N neither.
 
-DOES = {"A": "accepts", "R": "revises", "N": "neither", "X": "refused"}
+DOES = {"A": "accepts", "R": "revises", "C": "contests", "N": "neither", "X": "refused"}
 
 
 def turns(written: str) -> list[Any]:
@@ -66,6 +67,11 @@ def turns(written: str) -> list[Any]:
         (None, "aR bA cA", 3),
         (None, "aA bA cR", None),
         (None, "aA bA cR aA bA", 5),
+        # Who contests the new version, too, does not accept it.
+        (None, "aC bA cA", None),
+        (1, "aC", None),
+        # A new draft is a new version.
+        (None, "aA bA d cA", None),
         (None, "aR bR cR", None),
         (None, "aA bR cA aA", 4),
         (1, "aR", 1),

@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestration.commands.output import err, out
 from orchestration.commands.output import say_error as show_error
 from orchestration.record import CoTRecord
-from orchestration.view import clean, plain, print_transcript, table
+from orchestration.view import clean, narrowed, plain, print_transcript, table
 from policies import InputError
 from tests.orchestration.records import failed, record
 
@@ -116,6 +116,24 @@ def test_a_list_on_a_terminal_of_80_columns_is_one_line_a_record() -> None:
     assert all(len(line) <= 80 for line in lines)
     assert lines[1].startswith("p1a2b3c4d5e6  completed  round_budget  3 ")
     assert lines[1].rstrip().endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [(80, 7), (60, 5), (40, 3), (30, 2), (12, 1), (5, 1)],
+)
+def test_on_a_narrow_terminal_columns_are_left_out_but_ids_are_whole(
+    width: int, heads: int
+) -> None:
+    columns = ("id", "outcome", "stopped", "rounds", "thoughts", "removed", "prompt")
+    row = ("p1a2b3c4d5e6", "completed", "round_budget", "3", "12", "4", "How do I " * 8)
+    left, rows = narrowed(columns, [row], width)
+    assert (left[0], rows[0][0]) == ("id", row[0])
+    assert len(left) == heads
+    assert left == [*columns[: heads - 1], "prompt"] or left == ["id"]
+    stream = io.StringIO()
+    Console(file=stream, width=max(width, 12)).print(table(left, rows, one_line=True))
+    assert stream.getvalue().splitlines()[1].split()[0] == row[0]
 
 
 def test_a_list_that_is_read_wraps_its_last_column() -> None:

@@ -316,6 +316,22 @@ def test_what_run_files_and_records_hold_has_no_secrets() -> None:
     assert "s3cret" not in config.label
 
 
+def test_secrets_in_an_address_and_in_numbers_are_hidden_too() -> None:
+    config = {
+        "base_url": "https://h/v1?api-version=2&api-key=s3cret&x=1#top",
+        "password": 123,
+        "max_tokens": 5,
+        "use_api_key": True,
+    }
+    public = ModelConfig(component={"provider": "p", "config": config}).public()
+    assert public["component"]["config"] == {
+        "base_url": "https://h/v1?api-version=2&api-key=***&x=1#top",
+        "password": "***",
+        "max_tokens": 5,
+        "use_api_key": True,
+    }
+
+
 def test_the_name_of_the_keys_variable_is_no_secret() -> None:
     endpoint = EndpointConfig(base_url="https://h/v1", model="m", api_key_env="MY_KEY")
     assert ModelConfig(endpoint=endpoint).public()["endpoint"]["api_key_env"] == "MY_KEY"
