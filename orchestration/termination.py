@@ -6,6 +6,7 @@ when it is reset, as AutoGen wants it; they combine with AutoGen's ``|`` and ``&
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
@@ -47,11 +48,13 @@ class _Condition(TerminationCondition):
         self._fired = True
         return StopMessage(content=self.reason, source=type(self).__name__)
 
+    @abstractmethod
     def _take(self, messages: Sequence[BaseAgentEvent | BaseChatMessage]) -> None:
-        raise NotImplementedError
+        """Counts what is new."""
 
+    @abstractmethod
     def _reached(self) -> bool:
-        raise NotImplementedError
+        """Whether it is time to stop."""
 
     async def reset(self) -> None:
         self._fired = False
