@@ -19,6 +19,7 @@ import yaml
 from agents.models.errors import (
     ContextExceeded,
     EndpointError,
+    EndpointForbidden,
     EndpointMisconfigured,
     EndpointUnreachable,
     RequestRejected,
@@ -124,10 +125,10 @@ async def deliberate(
 def _ends_run(
     error: EndpointError, first_call: bool, proven: Callable[[EndpointError], bool]
 ) -> bool:
+    if isinstance(error, EndpointForbidden):
+        return not proven(error)  # else it is a firewall's or a guard's word on this prompt
     if isinstance(error, EndpointMisconfigured):
-        # A 403 may be a firewall's or a guard's word on this prompt. A wrong key (401), a spent
-        # quota or a missing model (404) is never about one prompt.
-        return "(403)" not in error.cause or not proven(error)
+        return True
     silent = isinstance(error, EndpointUnreachable | RequestRejected)
     return silent and first_call and not proven(error)
 

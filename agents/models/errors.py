@@ -19,6 +19,10 @@ class EndpointMisconfigured(EndpointError):
     """The same request will fail for every prompt: wrong key, wrong model, wrong address."""
 
 
+class EndpointForbidden(EndpointMisconfigured):
+    """A 403: the key may not do this; or a firewall or a guard objects to one prompt."""
+
+
 class RequestRejected(EndpointError):
     """The endpoint does not accept the request, for a reason of its own.
 

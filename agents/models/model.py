@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.models.embedded import DEFAULT_NAME, EmbeddedConfig, serve
 from agents.models.endpoint import EndpointClient, EndpointConfig, EndpointResult
-from agents.models.errors import EndpointError, EndpointMisconfigured
+from agents.models.errors import EndpointError, EndpointForbidden, EndpointMisconfigured
 from agents.turns import Usage
 from policies import AidsafeError, InputError, load_yaml
 
@@ -230,7 +230,8 @@ class Model:
         what = f"The model component '{component.get('provider')}'"
         status = getattr(error, "status_code", None)
         if status in (401, 403, 404):
-            return EndpointMisconfigured(
+            refused = EndpointForbidden if status == 403 else EndpointMisconfigured
+            return refused(
                 f"{what} was refused by its endpoint ({status}).",
                 "Check its key, its model and its address.",
             )

@@ -23,6 +23,7 @@ from autogen_core.models import (
 from agents.models.errors import (
     ContextExceeded,
     EndpointError,
+    EndpointForbidden,
     EndpointMisconfigured,
     EndpointOverloaded,
     EndpointTimeout,
@@ -208,7 +209,8 @@ def _explain_status(
     if key:
         said = said.replace(key, "***")
     if status in (401, 403):
-        return EndpointMisconfigured(
+        refused = EndpointForbidden if status == 403 else EndpointMisconfigured
+        return refused(
             f"{where} refused the key ({status}).",
             f"Check the key in {key_env}, and that it may use '{model}'.",
         )

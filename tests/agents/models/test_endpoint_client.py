@@ -24,6 +24,7 @@ from agents.models.endpoint import EndpointClient, EndpointConfig, is_loopback
 from agents.models.errors import (
     ContextExceeded,
     EndpointError,
+    EndpointForbidden,
     EndpointMisconfigured,
     EndpointOverloaded,
     EndpointTimeout,
@@ -115,7 +116,7 @@ async def test_three_hundred_calls_at_once_all_come_back() -> None:
 
 FAULTS: dict[Fault, tuple[type[EndpointError], str]] = {
     Fault.UNAUTHORIZED: (EndpointMisconfigured, r"refused the key \(401\).*OPENAI_API_KEY"),
-    Fault.FORBIDDEN: (EndpointMisconfigured, r"refused the key \(403\)"),
+    Fault.FORBIDDEN: (EndpointForbidden, r"refused the key \(403\)"),
     Fault.MODEL_NOT_FOUND: (EndpointMisconfigured, r"knows no model 'm' \(404\)"),
     Fault.QUOTA_EXHAUSTED: (EndpointMisconfigured, "quota is used up"),
     Fault.SCHEMA_UNSUPPORTED: (RequestRejected, r"did not accept .*\(400\): .*response_format"),
