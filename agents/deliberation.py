@@ -96,6 +96,8 @@ class Deliberation:
     """References to thoughts that do not exist (or not any more), passed over."""
     ledger: list[str] = field(default_factory=list)
     """What each turn did to the numbering, one line a turn, without the texts."""
+    turns: list[Turn] = field(default_factory=list, compare=False)
+    """The turns that were taken into account."""
     _next_id: int = 1
 
     def apply(self, turn: Turn) -> Stance | None:
@@ -109,6 +111,7 @@ class Deliberation:
             None for other roles.
         """
         reply = turn.reply
+        self.turns.append(turn)
         if isinstance(reply, IntentReply):
             self.intents = list(reply.intents)
         elif isinstance(reply, DraftReply):
@@ -267,6 +270,32 @@ def fold(turns: Iterable[Turn], contract: ReplyContract) -> Deliberation:
     for turn in turns:
         state.apply(turn)
     return state
+
+
+_HANDED_ON = "_state"  # beside a turn's cached properties, which are not dumped either
+
+
+def take_state(turns: Sequence[Turn], contract: ReplyContract) -> Deliberation:
+    """Same as `fold`; goes on from what `hand_on` left with the last turn, if it is about these.
+
+    The agents of a chat need the same state one after the other: with a state of its own, each of
+    them would fold all turns again. It is taken away from the turn, since whoever has it changes
+    it.
+    """
+    state: Deliberation | None = turns[-1].__dict__.pop(_HANDED_ON, None) if turns else None
+    if (
+        state is not None
+        and state.contract is contract
+        and len(state.turns) == len(turns)
+        and all(mine is yours for mine, yours in zip(state.turns, turns, strict=True))
+    ):
+        return state
+    return fold(turns, contract)
+
+
+def hand_on(state: Deliberation) -> None:
+    """Leaves a state with the last turn that it takes into account."""
+    state.turns[-1].__dict__[_HANDED_ON] = state
 
 
 def _numbers(thoughts: Sequence[Thought]) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, ClassVar, Self, cast
 
 from autogen_agentchat.agents import BaseChatAgent
@@ -20,12 +21,13 @@ from autogen_core import CancellationToken, Component
 from autogen_core.models import LLMMessage, RequestUsage
 from pydantic import BaseModel, field_serializer
 
-from agents.deliberation import Deliberation, fold
+from agents.deliberation import Deliberation, hand_on, take_state
 from agents.layout import Briefing, correction, fence, lay_out
 from agents.models.model import Answer, Model, NamedModelConfig
 from agents.parsing import ReplyError, parse_reply, without_thinking
 from agents.persona import Persona
 from agents.replies import Reply, ReplyLimits
+from agents.slim import slim
 from agents.turns import Call, Role, Turn, TurnMessage, TurnOutcome, message_factory
 from policies import PolicySet
 
@@ -76,6 +78,12 @@ class PolicyAgentConfig(BaseModel):
         return [model.model_dump(mode="json") for model in models]
 
 
+AROUND_TURN: ContextVar[Callable[[PolicyAgent, Awaitable[Response]], Awaitable[Response]] | None]
+"""Takes every turn of a task's agents and gives its response, such as telemetry; None if nobody
+does."""
+AROUND_TURN = ContextVar("AROUND_TURN", default=None)
+
+
 class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
     """An agent that reasons over policies and replies in a typed form.
 
@@ -106,7 +114,6 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         self.briefing = briefing
         self.models = tuple(models)
         self._seen: list[BaseChatMessage] = []
-        self._folded: tuple[Deliberation, int] | None = None
 
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
@@ -137,10 +144,17 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
             ValueError: There is no prompt yet, or it holds images.
             EndpointError: The model's endpoint gave no reply.
         """
+        turn = self._take_turn(messages, cancellation_token)
+        around = AROUND_TURN.get()
+        return await (turn if around is None else around(self, turn))
+
+    async def _take_turn(
+        self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
+    ) -> Response:
         seen = [*self._seen, *messages]
         data = self._data(seen)
         turns = [message.content for message in seen if isinstance(message, TurnMessage)]
-        state = self._fold(turns)
+        state = take_state(turns, self.briefing.contract)
         instruction = self._instruction(seen, state)
         request = lay_out(self.briefing.system_message, data[0], turns, instruction)
         reply, outcome, calls = await self._converse(request, data, state, cancellation_token)
@@ -165,18 +179,9 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         )
         # Only now: a turn that failed leaves the agent as it was, and can be tried again.
         self._seen = [*seen, message]
-        self._folded = (state, len(turns) + 1)
+        hand_on(state)
+        slim([message, turn.exchange, *state.thoughts])
         return Response(chat_message=message)
-
-    def _fold(self, turns: Sequence[Turn]) -> Deliberation:
-        """Where the turns lead to; goes on from this agent's last turn."""
-        if self._folded is None:
-            return fold(turns, self.briefing.contract)
-        state, done = self._folded
-        self._folded = None  # if this turn fails, the next try starts from the beginning
-        for turn in turns[done:]:
-            state.apply(turn)
-        return state
 
     def _data(self, seen: Sequence[BaseChatMessage]) -> list[str]:
         """The texts that are data: the prompt first, then what guests said."""
@@ -198,13 +203,14 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         outcome: TurnOutcome = "malformed"
         for model in self.models:
             messages = request
-            for _ in ("first", "correction"):
+            for again in (0, 1):
                 answer = await model.ask(
                     messages,
                     response_format=self.briefing.response_format(self.reply_type),
                     temperature=self.persona.temperature,
                     max_tokens=self.persona.max_tokens,
                     cancellation_token=cancellation_token,
+                    reseed=again if messages is request else 0,
                 )
                 call = _call(model.name, answer)
                 calls.append(call)
@@ -213,7 +219,11 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
                 except RefusedError as error:
                     call.problem = str(error)
                     outcome = "refused"
-                    break
+                    if model is not self.models[-1]:
+                        break
+                    # Nobody else to ask: once more, without arguing. Filters err, and a reply that
+                    # is sampled anew often passes.
+                    messages = request
                 except ReplyError as error:
                     call.problem = str(error)
                     outcome = "truncated" if call.finish_reason == "length" else "malformed"
@@ -260,7 +270,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Forgets everything that was said."""
-        self._seen, self._folded = [], None
+        self._seen = []
 
     async def save_state(self) -> Mapping[str, Any]:
         """What was said so far, as JSON data.
@@ -279,7 +289,6 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `save_state` gave."""
         factory = message_factory()
-        self._folded = None
         self._seen = [cast("BaseChatMessage", factory.create(data)) for data in state["seen"]]
 
     def _to_config(self) -> PolicyAgentConfig:
@@ -304,6 +313,7 @@ def _call(model: str, answer: Answer) -> Call:
         finish_reason=answer.finish_reason,
         usage=answer.usage,
         latency=round(answer.latency, 4),
+        json_as=answer.json_as,
     )
 
 

@@ -57,6 +57,8 @@ class Call(BaseModel):
     usage: Usage = Field(default_factory=Usage)
     latency: float = 0.0
     """Seconds from the request to the whole reply."""
+    json_as: str | None = None
+    """How JSON was asked for: `json_schema`, `json_object`, `text` or `llguidance`."""
     problem: str | None = None
     """Why this reply could not be used; None if it was."""
 

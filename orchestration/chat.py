@@ -25,6 +25,7 @@ from autogen_agentchat.messages import (
 from autogen_core import CancellationToken, Component, ComponentModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agents.models.context import NO_CANCELLATION
 from agents.turns import TurnMessage, TurnOutcome, message_factory
 from orchestration.breath import breathe
 from orchestration.interruption import Interruption
@@ -210,7 +211,7 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
                 await breathe()
                 response: Response | None = None
                 failure: TurnOutcome | None = None
-                token = cancellation_token or CancellationToken()
+                token = cancellation_token or NO_CANCELLATION
                 stream = speaker.on_messages_stream(self._thread.news_for(speaker.name), token)
                 async with aclosing(stream):
                     while (item := await interruption.next_of(stream)) is not None:

@@ -9,7 +9,20 @@ from typing import Annotated
 
 import typer
 
-from orchestration.commands import chat, export, personas, policies, recipes, run, schema, show
+from orchestration.commands import (
+    chat,
+    export,
+    personas,
+    plan,
+    policies,
+    recipes,
+    retry,
+    run,
+    salvage,
+    schema,
+    show,
+    status,
+)
 from orchestration.commands.output import leave_quietly, say_error
 from policies import AidsafeError
 
@@ -23,9 +36,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("chat")(chat.chat)
+app.command("plan")(plan.plan)
 app.command("run")(run.run)
+app.command("status")(status.status)
+app.command("retry")(retry.retry)
 app.command("show")(show.show)
 app.command("export")(export.export)
+app.command("salvage")(salvage.salvage)
 app.add_typer(policies.app, name="policies")
 app.add_typer(personas.app, name="personas")
 app.add_typer(recipes.app, name="recipes")

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from agents.deliberation import Thought
 from orchestration.journal import JournalError
 from orchestration.record import CoTRecord
-from orchestration.run import write_whole
+from orchestration.runs.files import write_whole
 from policies import InputError
 
 Format: TypeAlias = Literal["records", "aidsafe", "sft"]

@@ -8,6 +8,7 @@ import decimal
 import gzip
 import json
 import math
+import os
 import re
 import sys
 import uuid
@@ -71,7 +72,7 @@ def open_rows(source: str, stack: ExitStack) -> tuple[Rows, Place]:
     """
     if source == "-":
         place = Place("standard input")
-        return _stdin_rows(_lines(sys.stdin.buffer, place), place), place
+        return _stdin_rows(_lines(_stdin(stack), place), place), place
     lines_at, rows_at = Place(source), Place(source, ", row ")
     if source.startswith("hf:"):
         return _hub_rows(source, rows_at), rows_at
@@ -98,6 +99,18 @@ def open_rows(source: str, stack: ExitStack) -> tuple[Rows, Place]:
             "(if it holds one object a line already, rename it to .jsonl).",
         )
     raise InputError(f"{source} is of no kind that can be read.", f"Use {_KINDS}.")
+
+
+def _stdin(stack: ExitStack) -> BufferedIOBase | BinaryIO:
+    """Standard input, as a stream of our own.
+
+    It may be read in a thread that still waits for a line when the program ends; Python's own
+    stream cannot be taken down then.
+    """
+    try:
+        return stack.enter_context(open(os.dup(sys.stdin.fileno()), "rb"))
+    except (OSError, ValueError):
+        return sys.stdin.buffer
 
 
 def _open_file(source: str) -> BufferedReader:

@@ -1,7 +1,6 @@
 """The reader of prompts: from files, standard input or the Hugging Face Hub, one row at a time.
 
-The memory it takes grows with the digests of the prompts handed out (and, with an id column, with
-their ids), never with the rows themselves.
+It remembers no row that it has handed out; the journal knows which prompts are there already.
 """
 
 from __future__ import annotations
@@ -10,14 +9,13 @@ import difflib
 import hashlib
 import unicodedata
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from pydantic import JsonValue
 
 from orchestration.prompt_sources import Place, Row, Rows, open_rows, to_json
-from policies.errors import InputError
 
 LEFT_OUT_SHOWN = 10
 """How many of the rows left out are named."""
@@ -33,6 +31,13 @@ class Prompt:
     """Without surrounding white space, otherwise as it was read."""
     metadata: dict[str, JsonValue] = field(default_factory=dict)
     """The other columns of the row."""
+    row: int = field(default=0, compare=False)
+    """The line it starts on in its source, or its number (from 1) where rows have no lines."""
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes that two prompts share only if their texts are the same, in NFC form."""
+        return _digest(self.text)[:16]
 
 
 class LeftOut(NamedTuple):
@@ -44,7 +49,7 @@ class LeftOut(NamedTuple):
 
 
 class PromptReader(Iterator[Prompt]):
-    """Hands out the prompts of a source once each, and counts the rows it left out.
+    """Hands out the prompts of a source, and counts the rows that hold none.
 
     Made by `read_prompts`. Closes its file at the end, at an error and on `close`; also a context
     manager. The first prompt is read ahead, so the counts may start above zero; they are complete
@@ -58,22 +63,18 @@ class PromptReader(Iterator[Prompt]):
         stack: ExitStack,
         column: str | None,
         id_column: str | None,
-        limit: int | None,
     ) -> None:
         self.read = 0
         """Rows seen so far."""
         self.empty = 0
         """Rows left out because their prompt was empty, white space or null."""
-        self.duplicates = 0
-        """Rows left out because an earlier row has the same text."""
         self.left_out: list[LeftOut] = []
         """The first few of the rows left out, in order."""
-        self._place = place
+        self.place = place
+        """How to say where a row is."""
         self._column = column
         self._id_column = id_column
-        self._seen: set[bytes] = set()
-        self._ids: dict[str, int] = {}
-        self._prompts = self._pick(rows, stack, limit)
+        self._prompts = self._pick(rows, stack)
         self._ahead = next(self._prompts, None)
         if self._ahead is None:
             raise place.error(0, "there are no prompts in it", "Check that it is the one you mean.")
@@ -93,9 +94,10 @@ class PromptReader(Iterator[Prompt]):
     def close(self) -> None:
         """Close the source; no further prompt is handed out. May be called twice."""
         self._ahead = None
-        self._prompts.close()
+        with suppress(ValueError):  # a thread is reading from it, and will find out
+            self._prompts.close()
 
-    def _pick(self, rows: Rows, stack: ExitStack, limit: int | None) -> Generator[Prompt]:
+    def _pick(self, rows: Rows, stack: ExitStack) -> Generator[Prompt]:
         with stack:
             column = ""
             for number, row in rows:
@@ -103,20 +105,14 @@ class PromptReader(Iterator[Prompt]):
                 if self.read == 1:
                     column = self._choose_column(number, list(row))
                 text = self._text(number, row, column)
-                digest = _digest(text)
                 if not text:
                     self.empty += 1
-                    self._leave_out(number, "empty prompt")
-                elif digest[:16] in self._seen:
-                    self.duplicates += 1
-                    self._leave_out(number, "same text as an earlier prompt")
-                else:
-                    self._seen.add(digest[:16])
-                    prompt_id = self._id(number, row, digest)
-                    rest = {k: row[k] for k in row if k not in (column, self._id_column)}
-                    yield Prompt(prompt_id, text, {k: to_json(rest[k]) for k in rest})
-                    if limit is not None and (limit := limit - 1) == 0:
-                        return
+                    if len(self.left_out) < LEFT_OUT_SHOWN:
+                        self.left_out.append(LeftOut(number, "empty prompt"))
+                    continue
+                prompt_id = self._id(number, row, text)
+                rest = {k: row[k] for k in row if k not in (column, self._id_column)}
+                yield Prompt(prompt_id, text, {k: to_json(rest[k]) for k in rest}, number)
 
     def _choose_column(self, number: int, columns: list[str]) -> str:
         names = ", ".join(columns)
@@ -125,7 +121,7 @@ class PromptReader(Iterator[Prompt]):
                 near = difflib.get_close_matches(wanted, columns, n=1)
                 hint = f"Did you mean {near[0]!r}? " if near else ""
                 what = f"there is no column {wanted!r}"
-                raise self._place.error(number, what, f"{hint}The columns are: {names}.")
+                raise self.place.error(number, what, f"{hint}The columns are: {names}.")
         if self._column is not None:
             return self._column
         others = [name for name in columns if name != self._id_column]
@@ -134,61 +130,42 @@ class PromptReader(Iterator[Prompt]):
         if len(others) == 1:
             return others[0]
         what = f"no column is called 'prompt'; the columns are: {names or 'none'}"
-        raise self._place.error(number, what, "Name that of the prompts with --column NAME.")
+        raise self.place.error(number, what, "Name that of the prompts with --column NAME.")
 
     def _text(self, number: int, row: Row, column: str) -> str:
         value = self._value(number, row, column)
         if value is not None and not isinstance(value, str):
             what = f"the prompt in column {column!r} is not a string but {type(value).__name__}"
-            raise self._place.error(number, what, "Make it one, or name another with --column.")
+            raise self.place.error(number, what, "Make it one, or name another with --column.")
         if value and "\0" in value:
             what = f"the prompt in column {column!r} holds a NUL character"
-            raise self._place.error(number, what, "Take it out; no model can read it.")
+            raise self.place.error(number, what, "Take it out; no model can read it.")
         return (value or "").strip()
 
-    def _id(self, number: int, row: Row, digest: bytes) -> str:
+    def _id(self, number: int, row: Row, text: str) -> str:
         if self._id_column is None:
-            own = _id_of(digest)
-            # At ten million prompts 48 bits do collide, and two prompts of one id would share their
-            # replies. Its length tells this key from the 16-byte digests in the same set.
-            if digest[:6] in self._seen:
-                what = f"the id made of this prompt, {own}, is that of another prompt already"
-                raise self._place.error(number, what, "Name a column of ids with --id-column.")
-            self._seen.add(digest[:6])
-            return own
+            return prompt_id(text)
         value = to_json(self._value(number, row, self._id_column))
         own = "" if isinstance(value, bool | list | dict | None) else str(value).strip()
         if not own:
             what = f"the id in column {self._id_column!r} is {value!r}"
-            raise self._place.error(number, what, "Give every row a string or a number there.")
-        # The text is new, so an id seen before belongs to another prompt.
-        if (other := self._ids.setdefault(own, number)) != number:
-            what = f"the id {own!r} is that of another prompt too, at {self._place.at(other)}"
-            raise self._place.error(number, what, "Make the ids unique, or leave out --id-column.")
+            raise self.place.error(number, what, "Give every row a string or a number there.")
         return own
 
     def _value(self, number: int, row: Row, column: str) -> object:
         if column not in row:
             what = f"the row has no column {column!r}, only: {', '.join(row) or 'none'}"
-            raise self._place.error(number, what, "Give it one, or take the row out.")
+            raise self.place.error(number, what, "Give it one, or take the row out.")
         return row[column]
-
-    def _leave_out(self, number: int, reason: str) -> None:
-        if len(self.left_out) < LEFT_OUT_SHOWN:
-            self.left_out.append(LeftOut(number, reason))
 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(unicodedata.normalize("NFC", text).encode()).digest()
 
 
-def _id_of(digest: bytes) -> str:
-    return "p" + digest[:6].hex()
-
-
 def prompt_id(text: str) -> str:
     """The id that a prompt gets from its text where nothing else names it."""
-    return _id_of(_digest(text.strip()))
+    return "p" + _digest(text.strip())[:6].hex()
 
 
 def read_prompts(
@@ -196,7 +173,6 @@ def read_prompts(
     *,
     column: str | None = None,
     id_column: str | None = None,
-    limit: int | None = None,
 ) -> PromptReader:
     """Open a source and read up to its first prompt, so that a wrong source fails here.
 
@@ -206,14 +182,11 @@ def read_prompts(
             line), or a Hugging Face data set as `hf:owner/name[:config[:split]]` (split `train`).
         column: The column of the prompts; by default `prompt`, or else the only column.
         id_column: The column of the ids; by default ids are made from the text.
-        limit: How many prompts to hand out at most.
 
     Raises:
-        InputError: The source, a column or the limit cannot be used. Iteration raises it too, at
-            the first malformed row or at an id that two different prompts share.
+        InputError: The source or a column cannot be used. Iteration raises it too, at the first
+            malformed row.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"limit must be >= 1 (got {limit}).", "Leave it out to read all prompts.")
     with ExitStack() as stack:
         rows, place = open_rows(source, stack)
-        return PromptReader(rows, place, stack.pop_all(), column, id_column, limit)
+        return PromptReader(rows, place, stack.pop_all(), column, id_column)

@@ -46,8 +46,11 @@ class Provenance(BaseModel):
     """Hash of each persona, by its name."""
     models: dict[str, dict[str, Any]]
     """Configuration of each model that could be asked, sampling and seed included, by its name."""
+    json_as: dict[str, list[str]] = {}
+    """How each model was asked for JSON: `json_schema`, or what its endpoint knows instead
+    (`json_object`, `text`). Models whose client does not say are left out."""
     started_at: str
-    """UTC, ISO 8601."""
+    """UTC, ISO 8601: when the session's part of the chat began; replies may be older."""
     finished_at: str
     """UTC, ISO 8601."""
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage
 
-from agents.deliberation import fold
-from agents.turns import Turn, TurnMessage, Usage
+from agents.deliberation import take_state
+from agents.turns import Call, Turn, TurnMessage, Usage
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast
 from orchestration.record import CoTRecord, Outcome, Provenance
@@ -47,7 +47,7 @@ class Serializer:
         messages: Sequence[BaseAgentEvent | BaseChatMessage],
         stop_reason: str | None,
         started: datetime,
-        failure: str | None = None,
+        broke_off: tuple[Outcome, str] | None = None,
     ) -> CoTRecord:
         """The record of one chat.
 
@@ -56,17 +56,17 @@ class Serializer:
             messages: All that was said, the task first.
             stop_reason: As the chat's `TaskResult` has it; None if it did not come to its end.
             started: When the chat began, in UTC.
-            failure: Why the chat broke off, if it did; the outcome is then `failed`.
+            broke_off: The outcome and its reason, if something broke the chat off.
 
         Returns:
             The record. Its outcome is that of the turn that gave no reply, if there is one.
         """
         turns = [_as_turn(m) for m in messages[1:] if isinstance(m, BaseChatMessage)]
-        state = fold(turns, self._cast.briefing.contract)
+        state = take_state(turns, self._cast.briefing.contract)
         outcome: Outcome = "completed"
-        problem = failure
-        if failure is not None:
-            outcome = "failed"
+        problem: str | None = None
+        if broke_off is not None:
+            outcome, problem = broke_off
         elif turns and turns[-1].outcome != "completed":
             outcome, problem = turns[-1].outcome, f"{turns[-1].agent}: {turns[-1].problem}"
         elif stop_reason is None:
@@ -93,10 +93,19 @@ class Serializer:
             latency=round(sum(call.latency for call in calls), 4),
             provenance=Provenance(
                 **self._fixed,
+                json_as=_forms(calls),
                 started_at=started.isoformat(timespec="milliseconds"),
                 finished_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             ),
         )
+
+
+def _forms(calls: Sequence[Call]) -> dict[str, list[str]]:
+    forms: dict[str, list[str]] = {}
+    for call in calls:
+        if call.json_as is not None and call.json_as not in forms.setdefault(call.model, []):
+            forms[call.model].append(call.json_as)
+    return forms
 
 
 def _as_turn(message: BaseChatMessage) -> Turn:

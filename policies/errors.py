@@ -26,6 +26,7 @@ class ExitCode(IntEnum):
     ENDPOINT = 4, "the endpoint: no connection, wrong key, wrong model, or it kept failing"
     JOURNAL = 5, "the journal or the disk"
     NOT_COMPLETED = 6, "it ran to its end without a completed record"
+    LIMIT = 7, "a limit was reached: --max-cost, --max-tokens or --max-time"
     INTERRUPTED = 130, "interrupted"
 
 

@@ -30,16 +30,24 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agents.models.errors import EndpointError, EndpointMisconfigured
+from agents.models.attempts import Attempts
+from agents.models.context import NoCancellation
+from agents.models.errors import (
+    EndpointError,
+    EndpointMisconfigured,
+    RequestRejected,
+    SchemaUnsupported,
+)
+from agents.models.forms import JsonForm, form_of, in_form
+from agents.models.registry import throttle_of
 from agents.models.wire import (
     EndpointResult,
-    adapt_to_llguidance,
     adapt_to_openai,
+    as_content,
     explain,
     filtered,
     is_openai,
     read_completion,
-    to_wire,
 )
 
 __all__ = ["EndpointClient", "EndpointConfig", "EndpointResult", "is_loopback"]
@@ -57,12 +65,23 @@ class EndpointConfig(BaseModel):
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key. None is needed on loopback."""
     timeout: float = Field(default=600.0, gt=0)
-    """Seconds that one attempt may take."""
-    max_retries: int = Field(default=4, ge=0, le=20)
-    """Further attempts after a 408, 409, 429, 5xx or a lost connection."""
-    json_as: Literal["json_schema", "llguidance"] = "json_schema"
-    """How a JSON schema is sent: as OpenAI's `response_format`, or as a grammar of llama.cpp built
-    with llguidance, which leaves out white space (the embedded model is asked so)."""
+    """Seconds that one attempt may take; then it is abandoned."""
+    max_retries: int = Field(default=8, ge=0, le=100)
+    """Further attempts after a 408, 409, 429, 5xx, a lost connection, a time-out or an answer that
+    is no chat completion."""
+    retry_seconds: float = Field(default=600.0, ge=0)
+    """Seconds that one call may go on being tried, the waits between its attempts included."""
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """Calls at the same time at most; as many as there are chats if left out."""
+    min_concurrency: int = Field(default=1, ge=1)
+    """Calls at the same time that are allowed however much the endpoint throttles."""
+    json_as: JsonForm = "json_schema"
+    """How JSON is asked for: by a schema in OpenAI's `response_format`; by its plain `json_object`;
+    in words alone (`text`); or as a grammar of llama.cpp built with llguidance, which leaves out
+    white space (the embedded model is asked so)."""
+    json_fallback: bool = True
+    """Whether an endpoint that does not know `json_schema` is asked in a plainer way from then on;
+    if not, the run stops."""
 
     @field_validator("base_url")
     @classmethod
@@ -127,10 +146,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         """
         if tools:
             raise ValueError("EndpointClient takes no tools")
-        body: dict[str, Any] = {
-            "model": self.config.model,
-            "messages": [to_wire(message) for message in messages],
-        }
+        body: dict[str, Any] = {"model": self.config.model}
         if json_output is True:
             body["response_format"] = {"type": "json_object"}
         elif isinstance(json_output, type):
@@ -142,26 +158,71 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
                 },
             }
         body.update(extra_create_args or {})
-        if is_openai(self.config.base_url):
-            adapt_to_openai(body)
-        elif self.config.json_as == "llguidance":
-            adapt_to_llguidance(body)
-        task = asyncio.ensure_future(self._post(body))
-        if cancellation_token is not None:
+        if cancellation_token is None or isinstance(cancellation_token, NoCancellation):
+            result = await self._call(body, messages)
+        else:
+            task = asyncio.ensure_future(self._call(body, messages))
             cancellation_token.link_future(task)
-        result = await task
+            result = await task
         self._total = RequestUsage(
             self._total.prompt_tokens + result.usage.prompt_tokens,
             self._total.completion_tokens + result.usage.completion_tokens,
         )
         return result
 
-    async def _post(self, body: dict[str, Any]) -> EndpointResult:
+    async def _call(self, body: dict[str, Any], messages: Sequence[LLMMessage]) -> EndpointResult:
+        """One call, in as many attempts as it needs and may have.
+
+        Args:
+            body: The request without its messages.
+            messages: The messages, put into each attempt anew: in flight, nobody holds them twice.
+        """
+        config = self.config
+        if is_openai(config.base_url):
+            adapt_to_openai(body)
         key = self._key()
+        throttle = throttle_of(config.base_url, config.max_concurrency, config.min_concurrency)
+        forms = form_of(config)
+        attempts = Attempts(config.max_retries, config.retry_seconds, throttle, config.base_url)
+        while True:
+            await attempts.begin()
+            form = forms.now  # as of now: what others found out while this one waited counts
+            sent = in_form(body, form)
+            try:
+                result = await self._post(sent, messages, key)
+            except BaseException:
+                attempts.end(None)
+                raise
+            attempts.end(result)
+            if isinstance(result, SchemaUnsupported):
+                if "response_format" not in sent:
+                    result = RequestRejected(result.cause, result.remedy)  # no form was asked for
+                elif forms.step_down(form):
+                    attempts.failed_in_form(result)
+                    continue
+            if not isinstance(result, EndpointError):
+                forms.prove(form)
+                attempts.answered()
+                result.attempts = attempts.made
+                result.json_as = form if "response_format" in body else None
+                return result
+            # The SDK's error is not its context: that one holds the request, and so the key.
+            await attempts.failed(result)
+
+    async def _post(
+        self, body: dict[str, Any], messages: Sequence[LLMMessage], key: str
+    ) -> EndpointResult | EndpointError:
+        """One attempt: its result, or what kept it from one."""
+        content, options = as_content(body, messages)
         try:
-            answer = await self._sdk(key).post("/chat/completions", body=body, cast_to=object)
+            # The SDK's own time-out is for each read from the socket; some proxies send a blank
+            # now and then to keep a dead call alive.
+            async with asyncio.timeout(self.config.timeout):
+                answer = await self._sdk(key).post(
+                    "/chat/completions", content=content, cast_to=object, options=options
+                )
         except (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError) as error:
-            problem = filtered(error) or explain(
+            return filtered(error) or explain(
                 error,
                 where=self._where(),
                 model=self.config.model,
@@ -169,13 +230,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
                 key=key,
                 timeout=self.config.timeout,
             )
-        else:
-            problem = read_completion(answer, self._where())
-        if isinstance(problem, EndpointError):
-            # Out here, where the SDK's error is no longer its context: that one holds the request,
-            # and so the key.
-            raise problem
-        return problem
+        return read_completion(answer, self._where())
 
     def _sdk(self, key: str) -> openai.AsyncOpenAI:
         shared = _SDKS.setdefault(asyncio.get_running_loop(), {})
@@ -185,15 +240,16 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
                 base_url=self.config.base_url,
                 api_key=key or "none",  # the SDK insists on one; loopback servers do not read it
                 timeout=self.config.timeout,
-                max_retries=self.config.max_retries,
+                default_headers=_UNSAID,
+                max_retries=0,  # ours are known to the throttle, and to whoever watches
                 # As many connections as there are calls: a call that waits for a free one would
                 # count the wait against its time-out. aiohttp takes 0 for no bound.
                 http_client=openai.DefaultAioHttpClient(limits=httpx2.Limits(max_connections=0)),
             )
         return shared[settings]
 
-    def _address(self) -> tuple[str, float, int]:
-        return (self.config.base_url, self.config.timeout, self.config.max_retries)
+    def _address(self) -> tuple[str, float]:
+        return (self.config.base_url, self.config.timeout)
 
     def _key(self) -> str:
         key = os.environ.get(self.config.api_key_env, "").strip()
@@ -284,6 +340,11 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         return cls(config)
 
 
+# What the SDK would say of this machine with every call, kept several times while in flight.
+_UNSAID: Any = {
+    f"X-Stainless-{name}": openai.Omit()
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+}
 _SDKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, openai.AsyncOpenAI]] = (
     WeakKeyDictionary()
 )

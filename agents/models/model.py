@@ -17,12 +17,40 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agents.models.embedded import DEFAULT_NAME, EmbeddedConfig, serve
 from agents.models.endpoint import EndpointClient, EndpointConfig, EndpointResult
-from agents.models.errors import EndpointError, EndpointForbidden, EndpointMisconfigured
+from agents.models.errors import (
+    CallNotBegun,
+    EndpointError,
+    EndpointForbidden,
+    EndpointMisconfigured,
+)
 from agents.turns import Usage
 from policies import AidsafeError, InputError, load_yaml
 
 ALLOWED_PROVIDERS = ("autogen_ext.models",)
 """Where the class of an AutoGen component may come from: loading one can run any code."""
+
+
+class Price(BaseModel):
+    """What a model's tokens cost, per million."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: float = Field(ge=0)
+    """A million tokens of the prompt."""
+    completion: float = Field(ge=0)
+    """A million tokens of the reply."""
+    cached: float | None = Field(default=None, ge=0)
+    """A million tokens of the prompt that the endpoint's cache served; as `prompt` if left out."""
+    currency: str = Field(default="USD", min_length=1, max_length=12)
+
+    def cost(self, usage: Usage) -> float:
+        """What these tokens cost, in the price's currency."""
+        cached = self.prompt if self.cached is None else self.cached
+        return (
+            (usage.prompt_tokens - usage.cached_tokens) * self.prompt
+            + usage.cached_tokens * cached
+            + usage.completion_tokens * self.completion
+        ) / 1e6
 
 
 class ModelConfig(BaseModel):
@@ -45,6 +73,8 @@ class ModelConfig(BaseModel):
     """Upper bound on the tokens of a reply. A persona may have its own."""
     seed: int | None = 0
     """Seed sent with every call; null sends none. `--seed` overrides it."""
+    price: Price | None = None
+    """What its tokens cost; for `--max-cost` and forecasts, and never guessed."""
     extra: dict[str, Any] = {}
     """Further fields of the request body, such as `top_k`."""
 
@@ -80,7 +110,8 @@ class ModelConfig(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """The configuration as run files and records may hold it: without keys."""
-        absent = {k for k in ("endpoint", "embedded", "component") if getattr(self, k) is None}
+        parts = ("endpoint", "embedded", "component", "price")
+        absent = {part for part in parts if getattr(self, part) is None}
         if not self.takes_sampling:
             absent |= {"temperature", "top_p", "max_tokens", "seed"}
         dumped: dict[str, Any] = _without_secrets(self.model_dump(mode="json", exclude=absent))
@@ -129,6 +160,10 @@ class Answer:
     """Seconds."""
     refusal: str | None = None
     served_model: str | None = None
+    attempts: int = 1
+    """Requests that it took."""
+    json_as: str | None = None
+    """The form in which JSON was asked for, where the client says."""
 
 
 class Model:
@@ -163,6 +198,7 @@ class Model:
         temperature: float | None = None,
         max_tokens: int | None = None,
         cancellation_token: CancellationToken | None = None,
+        reseed: int = 0,
     ) -> Answer:
         """Asks for one reply.
 
@@ -172,9 +208,11 @@ class Model:
             temperature: Overrides the model's own.
             max_tokens: Overrides the model's own.
             cancellation_token: Cancels the call.
+            reseed: Added to the seed, for asking the same thing once more differently.
 
         Raises:
             EndpointError: There was no reply.
+            CallNotBegun: The run is stopping.
         """
         client = await self.open()
         config = self.config
@@ -182,7 +220,7 @@ class Model:
             "temperature": config.temperature if temperature is None else temperature,
             "max_tokens": config.max_tokens if max_tokens is None else max_tokens,
             "top_p": config.top_p,
-            "seed": config.seed,
+            "seed": None if config.seed is None else config.seed + reseed,
             **config.extra,
         }
         request = {key: value for key, value in request.items() if value is not None}
@@ -201,7 +239,7 @@ class Model:
                 extra_create_args=request,
                 cancellation_token=cancellation_token,
             )
-        except AidsafeError:
+        except (AidsafeError, CallNotBegun):
             raise
         except Exception as error:
             if config.component is None:
@@ -222,6 +260,8 @@ class Model:
             latency=latency,
             refusal=more.refusal if more else None,
             served_model=more.served_model if more else None,
+            attempts=more.attempts if more else 1,
+            json_as=more.json_as if more else None,
         )
 
     def _explain(self, error: Exception) -> EndpointError:
@@ -327,7 +367,7 @@ _SECRET_IN_URL = re.compile(
     rf"(?<=//)[^/@\s]+(?=@)|(?:{'|'.join(f'(?<={name}=)' for name in _NAMED.split())})[^&#\s]+",
     re.IGNORECASE,
 )
-_HIDDEN = "***"
+HIDDEN = "***"
 
 
 def _without_secrets(node: Any) -> Any:
@@ -337,7 +377,7 @@ def _without_secrets(node: Any) -> Any:
             for key, value in node.items()
         }
     if isinstance(node, str):
-        return _SECRET_IN_URL.sub(_HIDDEN, node)
+        return _SECRET_IN_URL.sub(HIDDEN, node)
     return [_without_secrets(item) for item in node] if isinstance(node, list | tuple) else node
 
 
@@ -345,7 +385,7 @@ def _hidden(key: object, value: Any) -> Any:
     """A secret's place. The number of `max_tokens` is none; nor is a switch, or what is empty."""
     if isinstance(value, bool) or _is_count(key, value):
         return value
-    return _HIDDEN if value or isinstance(value, int | float) else value
+    return HIDDEN if value or isinstance(value, int | float) else value
 
 
 def _is_count(key: object, value: Any) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,16 +21,21 @@ from autogen_core.models import (
     SystemMessage,
     UserMessage,
 )
+from openai._types import RequestOptions
 
 from agents.models.errors import (
     ContextExceeded,
+    EndpointAbsent,
     EndpointError,
     EndpointForbidden,
     EndpointMisconfigured,
     EndpointOverloaded,
+    EndpointThrottled,
     EndpointTimeout,
     EndpointUnreachable,
+    QuotaExhausted,
     RequestRejected,
+    SchemaUnsupported,
     UnusableAnswer,
 )
 
@@ -43,6 +50,16 @@ _CONTEXT_WORDS = re.compile(r"context (length|size|window)|ContextWindowExceeded
 # Azure and OpenAI answer a prompt that their filters dislike with a 400; LiteLLM names Azure's.
 _FILTER_CODES = ("content_filter", "content_policy_violation", "invalid_prompt")
 _FILTER_WORDS = re.compile(r"ContentPolicyViolation|content management policy")
+# A 400 that is about `response_format`, in the words of OpenAI, vLLM, LiteLLM, DeepSeek and others.
+_FORM_WORDS = re.compile(
+    r"response[_ ]format|json[_ ](schema|object)|structured[_ ]output|guided", re.IGNORECASE
+)
+_UNKNOWN_WORDS = re.compile(
+    r"not (currently |one of the )?(supported|allowed|permitted|available|recognized|implemented"
+    r"|valid)|unsupported|does(n't| not) support|unavailable|unknown|unrecognized|extra|should be"
+    r"|must (be|contain)",
+    re.IGNORECASE,
+)
 
 _NOT_OPENAI = "Check that the address is that of an OpenAI-compatible API."
 
@@ -56,6 +73,10 @@ class EndpointResult(CreateResult):
     """The `refusal` field of the message, where the endpoint has one."""
     served_model: str | None = None
     """The model that the endpoint says it used."""
+    attempts: int = 1
+    """Requests that it took."""
+    json_as: str | None = None
+    """The form in which JSON was asked for."""
 
 
 def to_wire(message: LLMMessage) -> dict[str, str]:
@@ -70,6 +91,27 @@ def to_wire(message: LLMMessage) -> dict[str, str]:
     if not isinstance(message, UserMessage | AssistantMessage) or isinstance(message.content, list):
         raise ValueError("EndpointClient takes text messages alone")
     return {"role": role, "content": message.content}
+
+
+def as_content(
+    body: dict[str, Any], messages: Sequence[LLMMessage]
+) -> tuple[AsyncIterator[bytes], RequestOptions]:
+    """A request's content, and what the SDK must know to send it.
+
+    The content is let go once it is sent: it is the largest part of what a call in flight would
+    otherwise hold, and a reply may take minutes.
+    """
+    data = json.dumps({**body, "messages": [to_wire(message) for message in messages]}).encode()
+    return _once([data]), {"headers": {"Content-Length": str(len(data)), **_UNSAID}}
+
+
+async def _once(parts: list[bytes]) -> AsyncIterator[bytes]:
+    while parts:
+        yield parts.pop()
+
+
+# Headers that the SDK adds to each request: of no use to an endpoint, and held while in flight.
+_UNSAID: Any = {f"x-stainless-{name}": openai.Omit() for name in ("retry-count", "read-timeout")}
 
 
 def adapt_to_openai(body: dict[str, Any]) -> None:
@@ -111,15 +153,15 @@ def _without_lengths(node: Any) -> Any:
     return [_without_lengths(item) for item in node] if isinstance(node, list) else node
 
 
-def read_completion(answer: Any, where: str) -> EndpointResult:
+def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:
     """The first choice of a chat completion.
 
     Args:
         answer: The parsed body.
         where: The endpoint, as messages name it.
 
-    Raises:
-        UnusableAnswer: It is no chat completion.
+    Returns:
+        The result; or the error, if it is no chat completion.
     """
     try:
         choice = answer["choices"][0]
@@ -139,9 +181,7 @@ def read_completion(answer: Any, where: str) -> EndpointResult:
             served_model=answer.get("model"),
         )
     except (TypeError, KeyError, IndexError, AttributeError, ValueError):
-        pass
-    # Raised out here: the error above holds the whole answer, and would hang on to this one.
-    raise UnusableAnswer(f"{where} sent an answer that is not a chat completion.", _NOT_OPENAI)
+        return UnusableAnswer(f"{where} sent an answer that is not a chat completion.", _NOT_OPENAI)
 
 
 def filtered(error: Exception) -> EndpointResult | None:
@@ -191,12 +231,12 @@ def explain(
             "Check the server's log, and any proxy on the way.",
         )
     lost = any(isinstance(e, OSError) and not isinstance(e, TimeoutError) for e in causes)
-    if isinstance(error, openai.APITimeoutError) and not lost:
+    if isinstance(error, openai.APITimeoutError | TimeoutError) and not lost:
         return EndpointTimeout(
             f"{where} did not answer within {timeout:g} s.",
             "Raise the model's timeout, or lower the concurrency.",
         )
-    return EndpointUnreachable(
+    return EndpointAbsent(
         f"{where} cannot be reached.", "Check the address, and that the server is running."
     )
 
@@ -226,20 +266,47 @@ def _explain_status(
             f"The chat grew longer than the context of '{model}'.",
             "Use a model with a longer context, or a recipe with fewer rounds.",
         )
-    if status == 429 and error.code == "insufficient_quota":
-        return EndpointMisconfigured(
+    if status == 429 and "insufficient_quota" in (error.code, error.type):
+        return QuotaExhausted(
             f"{where} says that the quota is used up (429).",
             "Top it up, then start the same command again: what is done stays done.",
         )
     if status in (408, 409, 429) or status >= 500:
-        return EndpointOverloaded(
-            f"{where} answered {status}, after all retries.",
+        kind = EndpointThrottled if status == 429 else EndpointOverloaded
+        return kind(
+            f"{where} answered {status}.",
             "Try again later, or lower the concurrency.",
+            status,
+            _retry_after(error.response.headers),
+        )
+    if status in (400, 422) and _FORM_WORDS.search(said) and _UNKNOWN_WORDS.search(said):
+        return SchemaUnsupported(
+            f"{where} does not know the form in which JSON is asked for ({status}): "
+            f"{said[:300].rstrip('.')}.",
+            "Set json_as to json_object or text in the models file, or json_fallback to true.",
         )
     return RequestRejected(
         f"{where} did not accept the request ({status}): {said[:300].rstrip('.')}.",
-        "Check that the model supports JSON-schema replies and the sampling settings.",
+        "Check that the model supports the sampling settings.",
     )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a `Retry-After` header asks for: a number of them, or a date."""
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name)
+        if text is None:
+            continue
+        try:
+            seconds = float(text) * unit
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(text).timestamp() - time.time()
+            except ValueError:
+                continue
+        if seconds == seconds:  # not "nan"
+            return max(0.0, seconds)
+    return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

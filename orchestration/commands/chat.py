@@ -16,7 +16,7 @@ from agents.turns import TurnMessage
 from orchestration.commands import options
 from orchestration.commands.output import out, run_async, write
 from orchestration.prompts import Prompt, prompt_id
-from orchestration.record import CoTRecord
+from orchestration.record import CoTRecord, Outcome
 from orchestration.serialize import Serializer
 from orchestration.view import TurnPrinter, clean, print_record
 from policies import ExitCode, InputError
@@ -102,8 +102,8 @@ async def _stream(
         failure = error
     finally:
         await setup.close()
-    problem = failure.cause if failure is not None else None
+    broke_off: tuple[Outcome, str] | None = ("failed", failure.cause) if failure else None
     record = Serializer(setup.cast).record(
-        Prompt(prompt_id(text), text), team.messages, stop_reason, started, problem
+        Prompt(prompt_id(text), text), team.messages, stop_reason, started, broke_off
     )
     return record, failure

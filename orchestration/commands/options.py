@@ -14,7 +14,14 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from agents.models.endpoint import EndpointConfig
-from agents.models.model import ALLOWED_PROVIDERS, EMBEDDED, Model, ModelConfig, load_models
+from agents.models.model import (
+    ALLOWED_PROVIDERS,
+    EMBEDDED,
+    Model,
+    ModelConfig,
+    Price,
+    load_models,
+)
 from agents.persona import persona_files
 from orchestration.commands.output import err
 from orchestration.recipe import Cast, load_recipe
@@ -88,6 +95,16 @@ BaseUrl = Annotated[
 ModelName = Annotated[
     str | None,
     typer.Option("--model", metavar="NAME", help="Model at that endpoint.", show_default=False),
+]
+PriceText = Annotated[
+    str | None,
+    typer.Option(
+        "--price",
+        metavar="IN,OUT[,CACHED]",
+        help="What a million tokens of the prompt, of the reply and of the cached prompt cost; "
+        "for --max-cost and the forecast. Prices are never guessed.",
+        show_default=False,
+    ),
 ]
 Seed = Annotated[
     int | None,
@@ -175,6 +192,7 @@ def set_up(
     model: str | None,
     seed: int | None,
     allow_provider: list[str] | None,
+    price: str | None = None,
 ) -> Setup:
     """Reads everything that the options name.
 
@@ -185,8 +203,15 @@ def set_up(
     configs = _model_configs(models, base_url, model)
     if seed is not None:
         configs = {n: c.model_copy(update={"seed": seed}) for n, c in configs.items()}
+    if price is not None:
+        if models is not None:
+            raise InputError(
+                "--price and --models contradict each other.",
+                "Put a price: block into the models file.",
+            )
+        configs = {n: c.model_copy(update={"price": _price(price)}) for n, c in configs.items()}
     allowed = [*ALLOWED_PROVIDERS, *(allow_provider or [])]
-    embedded = configs["default"].embedded == EMBEDDED.embedded and len(configs) == 1
+    embedded = list(configs) == ["default"] and configs["default"].embedded == EMBEDDED.embedded
     cast = Cast.load(
         load_recipe(recipe or ("small" if embedded else "default")),
         load_policy_set(policies),
@@ -194,6 +219,30 @@ def set_up(
         personas,
     )
     return Setup(cast, embedded, personas)
+
+
+def is_embedded(cast: Cast) -> bool:
+    """Whether a cast uses nothing but the shipped embedded model."""
+    return all(model.config.embedded == EMBEDDED.embedded for model in cast.models_in_use)
+
+
+def _price(text: str) -> Price:
+    parts = text.split(",")
+    try:
+        numbers = [float(part) for part in parts]
+        if not 2 <= len(numbers) <= 3:
+            raise ValueError
+        return Price(
+            prompt=numbers[0],
+            completion=numbers[1],
+            cached=numbers[2] if len(numbers) == 3 else None,
+        )
+    except ValueError:
+        raise InputError(
+            f"--price {text} is no price.",
+            "Write what a million tokens cost: of the prompt, of the reply and, if you like, of "
+            "the cached prompt, such as 2.5,10,1.25.",
+        ) from None
 
 
 def _model_configs(

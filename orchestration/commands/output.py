@@ -106,20 +106,26 @@ class Stopper:
     """Ctrl-C once asks the work to stop in good order; twice stops it now. SIGTERM likewise.
 
     Use inside a coroutine; it takes over both signals while it is entered.
+
+    Args:
+        stop: Called at the first signal.
+        notice: Said then.
     """
 
-    def __init__(self, notice: str) -> None:
-        self.stopping = asyncio.Event()
+    def __init__(self, stop: Callable[[], None], notice: str) -> None:
+        self._stop = stop
         self._notice = notice
         self._task = asyncio.current_task()
+        self._told = False
 
     def _signal(self) -> None:
-        if self.stopping.is_set():
+        if self._told:
             if self._task is not None:
                 self._task.cancel()
             return
-        self.stopping.set()
+        self._told = True
         err().print(self._notice)
+        self._stop()
 
     def __enter__(self) -> Stopper:
         loop = asyncio.get_running_loop()

@@ -7,77 +7,77 @@ from typing import Annotated
 
 import typer
 
-from orchestration.commands import options
-from orchestration.commands.output import (
-    Interrupted,
-    Stopper,
-    err,
-    out,
-    run_async,
-    write_json,
-)
-from orchestration.progress import Progress, print_summary
-from orchestration.prompts import PromptReader, read_prompts
-from orchestration.run import Run
-from policies import AidsafeError, ExitCode
+from orchestration.commands import drive, options
+from orchestration.commands.output import err, out, run_async, write_json
+from orchestration.progress import short
+from orchestration.prompts import read_prompts
+from orchestration.runs import Run
+from orchestration.runs.dry import DryRun, dry_run
+from orchestration.runs.intake import Source
+from orchestration.view import plain, table
+
+Prompts = Annotated[
+    str,
+    typer.Argument(
+        metavar="PROMPTS",
+        help="JSONL, CSV, TSV, Parquet or text file; hf:owner/name for a Hugging Face data "
+        "set; - for standard input.",
+    ),
+]
+Folder = Annotated[
+    Path, typer.Option("--out", metavar="FOLDER", help="Run folder; made if it is not there.")
+]
+Column = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="NAME",
+        help="Column of the prompts. [default: prompt, or the only column]",
+        show_default=False,
+    ),
+]
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--id-column",
+        metavar="NAME",
+        help="Column of the ids. [default: made from the text]",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit", min=1, metavar="N", help="Take so many prompts only.", show_default=False
+    ),
+]
 
 
 def run(
-    prompts: Annotated[
-        str,
-        typer.Argument(
-            metavar="PROMPTS",
-            help="JSONL, CSV, TSV, Parquet or text file; hf:owner/name for a Hugging Face data "
-            "set; - for standard input.",
-        ),
-    ],
-    folder: Annotated[
-        Path,
-        typer.Option("--out", metavar="FOLDER", help="Run folder; made if it is not there."),
-    ],
-    column: Annotated[
-        str | None,
+    prompts: Prompts,
+    folder: Folder,
+    column: Column = None,
+    id_column: IdColumn = None,
+    limit: Limit = None,
+    concurrency: drive.Concurrency = None,
+    max_cost: drive.MaxCost = None,
+    max_tokens: drive.MaxTokens = None,
+    max_time: drive.MaxTime = None,
+    otel: drive.Otel = False,
+    dry: Annotated[
+        bool,
         typer.Option(
-            metavar="NAME",
-            help="Column of the prompts. [default: prompt, or the only column]",
-            show_default=False,
+            "--dry-run",
+            help="Call nothing: say how many replies of a run that is there would be asked anew.",
         ),
-    ] = None,
-    id_column: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Column of the ids. [default: made from the text]",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Take so many prompts only.", show_default=False),
-    ] = None,
-    retry: Annotated[
-        list[options.OutcomeName] | None,
-        typer.Option(
-            help="Try prompts of this outcome once more, such as failed; may be repeated.",
-            metavar="OUTCOME",
-            show_default=False,
-        ),
-    ] = None,
-    concurrency: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Chats at the same time. [default: 16; the number of slots on the embedded model]",
-            show_default=False,
-        ),
-    ] = None,
+    ] = False,
     policies: options.Policies = "aidsafe",
     recipe: options.RecipeName = None,
     personas: options.Personas = None,
     models: options.Models = None,
     base_url: options.BaseUrl = None,
     model: options.ModelName = None,
+    price: options.PriceText = None,
     seed: options.Seed = None,
     allow_provider: options.AllowProvider = None,
     json: options.Json = False,
@@ -93,55 +93,41 @@ def run(
         models=models,
         base_url=base_url,
         model=model,
+        price=price,
         seed=seed,
         allow_provider=allow_provider,
     )
-    with read_prompts(prompts, column=column, id_column=id_column, limit=limit) as reader:
-        source = {"source": prompts, "column": column, "id_column": id_column, "limit": limit}
-        the_run = Run(folder, setup.cast, source)
-        error: AidsafeError | None = None
-        try:
-            setup.announce()
-            at_once = concurrency or setup.default_concurrency
-            run_async(
-                lambda: _execute(the_run, setup, reader, at_once, limit, retry or []),
-                "Go on with the same command: what is done stays done.",
-            )
-        except AidsafeError as problem:
-            error = problem  # told last, below what was done all the same
-        finally:
-            the_run.close()
-    summary = the_run.summary
+    if dry:
+        _say_dry_run(run_async(lambda: dry_run(folder, setup.cast)), json)
+        return
+    bounds = drive.limits(max_cost, max_tokens, max_time)
+    with (
+        read_prompts(prompts, column=column, id_column=id_column) as reader,
+        drive.telemetry(otel) as telemetry,
+    ):
+        the_run = Run(folder, setup.cast, Source(prompts, column, id_column, limit), telemetry)
+        setup.announce()
+        drive.announce_changes(the_run)
+        at_once = concurrency or setup.default_concurrency
+        drive.drive(the_run, setup, lambda: the_run.execute(reader, at_once, limits=bounds), json)
+
+
+def _say_dry_run(found: DryRun, json: bool) -> None:
     if json:
-        write_json(summary.as_json() | {"duplicates": reader.duplicates, "empty": reader.empty})
-    elif summary.outcomes:
-        print_summary(out(), folder, summary, reader)
-    if error is not None:
-        raise error
-    if summary.interrupted:
-        raise Interrupted("Stopped.", "Go on with the same command: what is done stays done.")
-    if not summary.outcomes["completed"]:
-        raise typer.Exit(ExitCode.NOT_COMPLETED)
-
-
-async def _execute(
-    the_run: Run,
-    setup: options.Setup,
-    reader: PromptReader,
-    concurrency: int,
-    limit: int | None,
-    retry: list[options.OutcomeName],
-) -> None:
-    notice = "Stopping: chats under way are finished first. Ctrl-C again stops now."
-    with Stopper(notice) as stopper, Progress(err(), limit) as progress:
-        try:
-            await the_run.execute(
-                reader,
-                concurrency,
-                on_record=progress.advance,
-                on_passed=progress.pass_over,
-                stopping=stopper.stopping,
-                retry=retry,
-            )
-        finally:
-            await setup.close()
+        write_json(found.model_dump())
+        return
+    rows = [
+        ("prompts that end as they did", f"{found.unchanged:,}"),
+        ("prompts that need new calls", f"{found.changed:,}"),
+        ("prompts without an outcome yet", f"{found.unfinished:,}"),
+        ("replies that are used again", f"{found.replies_used:,}"),
+        ("replies that are asked anew", f"{found.replies_asked_anew:,}"),
+    ]
+    out().print(table(("of this run", f"{found.prompts:,} prompts"), rows))
+    err().print(
+        plain(
+            f"About {short(found.replies_asked_anew)} calls, more or fewer where chats take "
+            "another course; those of prompts without an outcome come on top.",
+            style="dim",
+        )
+    )

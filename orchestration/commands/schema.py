@@ -13,6 +13,7 @@ from agents.persona import Persona
 from orchestration.commands.output import write_json
 from orchestration.recipe import Recipe
 from orchestration.record import CoTRecord
+from orchestration.runs.state import Summary
 from policies import PolicySet
 
 
@@ -24,6 +25,7 @@ class SchemaName(StrEnum):
     persona = "persona"
     recipe = "recipe"
     models = "models"
+    summary = "summary"
 
 
 _MODELS: dict[SchemaName, type[BaseModel]] = {
@@ -32,13 +34,14 @@ _MODELS: dict[SchemaName, type[BaseModel]] = {
     SchemaName.persona: Persona,
     SchemaName.recipe: Recipe,
     SchemaName.models: ModelsFile,
+    SchemaName.summary: Summary,
 }
 
 
 def schema(
     name: Annotated[SchemaName, typer.Argument(help="What to print the schema of.")],
 ) -> None:
-    """Print a JSON Schema: of the record, or of the YAML files that you edit.
+    """Print a JSON Schema: of the record, the summary, or the YAML files that you edit.
 
     Example: aidsafe schema record
     """

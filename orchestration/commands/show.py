@@ -65,11 +65,18 @@ def show(
 def _find(source: Path, start: str) -> CoTRecord:
     """The record of that id, or the only one whose id starts so."""
     found: list[CoTRecord] = []
-    for record in _records(source, None, start):
-        if record.id == start:
-            return record
-        if record.id.startswith(start) and len(found) < 4:
-            found.append(record)
+    if _is_file(source):
+        for record in _from_file(source):
+            if record.id == start:
+                return record
+            if record.id.startswith(start) and len(found) < 4:
+                found.append(record)
+    else:
+        journal = _journal(source)
+        try:
+            found = journal.find(start, 4)
+        finally:
+            journal.close()
     if not found:
         raise InputError(
             f"There is no record '{start}' in {source}.", f"List them: aidsafe show {source}"
@@ -110,25 +117,27 @@ def _list(records: Iterator[CoTRecord], limit: int | None, json: bool) -> None:
     console.print(made, crop=False)
 
 
-def _records(
-    source: Path, outcome: str | None, prompt_id: str | None = None
-) -> Iterator[CoTRecord]:
-    if str(source) == "-" or source.is_file():
+def _records(source: Path, outcome: str | None) -> Iterator[CoTRecord]:
+    if _is_file(source):
         for record in _from_file(source):
             if outcome in (None, record.outcome):
                 yield record
         return
-    if not source.exists():
-        raise InputError(f"There is no {source}.", "Name a run folder or a file of records.")
-    journal = Journal(source / FILE_NAME)
+    journal = _journal(source)
     try:
-        if prompt_id is not None:
-            found = journal.record(prompt_id)
-            yield from [found] if found else journal.records()
-        else:
-            yield from journal.records(outcome)
+        yield from journal.records(outcome)
     finally:
         journal.close()
+
+
+def _is_file(source: Path) -> bool:
+    return str(source) == "-" or source.is_file()
+
+
+def _journal(source: Path) -> Journal:
+    if not source.exists():
+        raise InputError(f"There is no {source}.", "Name a run folder or a file of records.")
+    return Journal(source / FILE_NAME)
 
 
 def _from_file(source: Path) -> Iterator[CoTRecord]:

@@ -1,6 +1,7 @@
 """Serves the endpoint in a process of its own: `python -m tests.endpoint --help`."""
 
 import argparse
+import importlib
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import threading
 from collections.abc import Sequence
 
 from tests.endpoint.faults import Fault
-from tests.endpoint.server import Endpoint
+from tests.endpoint.server import Endpoint, Reply
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     endpoint = Endpoint(
         port=options.port,
         seed=options.seed,
+        reply=options.reply,
         latency=options.latency,
         fault_rates=dict(options.fault_rate),
         retry_after=options.retry_after,
@@ -57,6 +59,15 @@ def _parse_latency(text: str) -> float | tuple[float, float]:
     return (float(low), float(high)) if colon else float(low)
 
 
+def _parse_reply(text: str) -> Reply:
+    module, _, name = text.partition(":")
+    try:
+        reply: Reply = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be loaded ({error})") from None
+    return reply
+
+
 def _parse_rate(text: str) -> tuple[Fault, float]:
     name, _, rate = text.partition("=")
     return Fault(name), float(rate)
@@ -66,6 +77,12 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.endpoint", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--reply",
+        type=_parse_reply,
+        metavar="MODULE:FUNCTION",
+        help="scripts the model; imported here (default: replies are drawn)",
+    )
     parser.add_argument(
         "--latency", type=_parse_latency, default=0.0, metavar="S|LOW:HIGH", help="in seconds"
     )

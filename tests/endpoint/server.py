@@ -105,6 +105,8 @@ class Endpoint:
         self.counts: Counter[str] = Counter()
         self.in_flight = 0
         self.max_in_flight = 0
+        self.first_call: float | None = None
+        self.last_reply: float | None = None
         self.port = port
         self._plan = FaultPlan(faults, fault_rates or {}, seed)
         self._cache = PrefixCache()
@@ -135,6 +137,8 @@ class Endpoint:
             "counts": dict(self.counts),
             "in_flight": self.in_flight,
             "max_in_flight": self.max_in_flight,
+            "first_call": self.first_call,
+            "last_reply": self.last_reply,
         }
 
     def __enter__(self) -> Self:
@@ -193,6 +197,8 @@ class Endpoint:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         call = Call(number=self._arrivals, arrived=time.monotonic(), body={})
+        if self.first_call is None:
+            self.first_call = call.arrived
         self._arrivals += 1
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
@@ -242,6 +248,7 @@ class Endpoint:
         call.status = answer.status
         call.answered = call.fault is not Fault.CUT_BODY
         self._close(call, outcome)
+        self.last_reply = call.finished
         await response.prepare(request)
         if call.answered:
             await response.write_eof(answer.body)

@@ -154,11 +154,14 @@ def test_bodies_are_kept_unless_switched_off() -> None:
     with Endpoint() as endpoint:
         post(endpoint, make_body("remember me"))
     assert endpoint.calls[0].body == make_body("remember me")
+    before = time.monotonic()
     with Endpoint(keep_bodies=False) as endpoint:
         post(endpoint)
         with urllib.request.urlopen(endpoint.base_url.removesuffix("/v1") + "/stats") as response:
             stats = json.load(response)
     assert endpoint.calls == []
+    first, last = stats.pop("first_call"), stats.pop("last_reply")
+    assert before < first <= last < time.monotonic()
     assert stats == {"calls": 1, "counts": {"ok": 1}, "in_flight": 0, "max_in_flight": 1}
 
 
@@ -197,6 +200,35 @@ def test_a_taken_port_fails_at_the_start() -> None:
     with Endpoint() as endpoint, pytest.raises(OSError), Endpoint(port=endpoint.port):
         pass
     wait_for(lambda: threading.active_count() == before)
+
+
+def script(body: dict[str, Any]) -> str:
+    """The model of the test below."""
+    return f"You said: {body['messages'][-1]['content']}"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("script", "You said: Hello."), ("nothing", "cannot be loaded")]
+)
+def test_a_program_takes_its_script_by_name(name: str, said: str) -> None:
+    command = [sys.executable, "-m", "tests.endpoint"]
+    command += ["--reply", f"tests.endpoint.test_endpoint:{name}"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        if not line:
+            assert said in process.stderr.read().decode()
+            assert process.wait(timeout=3) == 2
+            return
+        data = json.dumps(make_body("Hello.")).encode()
+        url = f"{json.loads(line)['base_url']}/chat/completions"
+        with urllib.request.urlopen(url, data) as response:
+            assert json.load(response)["choices"][0]["message"]["content"] == said
+        process.stdin.close()
+        assert process.wait(timeout=3) == 0
 
 
 @pytest.mark.parametrize("end", ["stdin", "signal"])

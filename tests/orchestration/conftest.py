@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.journal import FILE_NAME, Journal
+from tests.orchestration.journals import opened
+
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | bytes], None]:
@@ -41,3 +44,10 @@ async def no_hang() -> AsyncIterator[None]:
 def folder(tmp_path: Path) -> Path:
     """Where a run's folder will be."""
     return tmp_path / "runs" / "first"
+
+
+@pytest.fixture
+async def journal(tmp_path: Path) -> AsyncIterator[Journal]:
+    """A journal without prompts, open for writing."""
+    async with opened(tmp_path / FILE_NAME) as made:
+        yield made

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestration.prompts import Prompt
 from orchestration.record import CoTRecord
-from orchestration.run import deliberate
+from orchestration.runs import deliberate
 from orchestration.serialize import Serializer
 from tests.scripted import cast
 
@@ -16,7 +16,8 @@ from tests.scripted import cast
 @functools.cache
 def _made() -> CoTRecord:
     made, _ = cast()
-    return asyncio.run(deliberate(made, Serializer(made), Prompt("p0", "How are you?")))
+    found, _ = asyncio.run(deliberate(made, Serializer(made), Prompt("p0", "How are you?")))
+    return found
 
 
 def record(prompt_id: str = "p0", **changes: Any) -> CoTRecord:

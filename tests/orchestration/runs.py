@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from autogen_core.models import UserMessage
+from autogen_core.models import LLMMessage, UserMessage
 
 from agents.models.endpoint import EndpointConfig
 from agents.models.model import Model, ModelConfig
@@ -14,12 +16,14 @@ from orchestration.journal import FILE_NAME, Journal
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast, load_recipe
 from orchestration.record import CoTRecord
-from orchestration.run import Run, Summary
+from orchestration.runs import Run
+from orchestration.runs.intake import Source
+from orchestration.runs.state import Summary
 from policies import load_policy_set
 from tests.endpoint import Endpoint
-from tests.scripted import agreeable
+from tests.scripted import ScriptedClient, agreeable
 
-SOURCE: dict[str, Any] = {"source": "test"}
+SOURCE = Source("test")
 CALLS_PER_CHAT = 6  # intents, draft, three deliberators who agree, refinement
 
 
@@ -29,7 +33,9 @@ def prompts(number: int, start: int = 0) -> Iterator[Prompt]:
 
 def agree(body: dict[str, Any]) -> dict[str, Any]:
     """The model of a chat in which everybody agrees, for an endpoint."""
-    messages = [UserMessage(content=body["messages"][-1]["content"], source="user")]
+    # In a correction, what is asked for stands before the reply that could not be used.
+    asked = next(m for m in reversed(body["messages"]) if "This turn: " in m["content"])
+    messages = [UserMessage(content=asked["content"], source="user")]
     said: dict[str, Any] = agreeable(messages, {})
     return said
 
@@ -38,23 +44,74 @@ def cast_at(endpoint: Endpoint | str, **config: Any) -> Cast:
     """The default cast at an endpoint that is asked once a call, unless told otherwise."""
     url = endpoint if isinstance(endpoint, str) else endpoint.base_url
     settings = EndpointConfig(
-        base_url=url, model="m", **{"max_retries": 0, "timeout": 20, **config}
+        base_url=url, **{"model": "m", "max_retries": 0, "timeout": 20, **config}
     )
     model = Model("default", ModelConfig(endpoint=settings))
     return Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
 
 
 async def execute(
-    folder: Path, made: Cast, source: Iterator[Prompt], concurrency: int = 4, **options: Any
+    folder: Path, made: Cast, prompts: Iterator[Prompt], concurrency: int = 4, **options: Any
 ) -> Summary:
     """A session of a run, opened and closed."""
-    run = Run(folder, made, SOURCE)
+    async with opened(folder, made) as run:
+        return await run.execute(prompts, concurrency, **options)
+
+
+async def retry(folder: Path, made: Cast, *outcomes: str, **options: Any) -> Summary:
+    """A session that takes prompts up again."""
+    async with opened(folder, made, None) as run:
+        return await run.retry(outcomes, 4, **options)
+
+
+@asynccontextmanager
+async def opened(folder: Path, made: Cast, source: Source | None = SOURCE) -> AsyncIterator[Run]:
+    """A run that is closed in the end, with the connections of its models."""
+    run = Run(folder, made, source)
     try:
-        return await run.execute(source, concurrency, **options)
+        yield run
     finally:
         run.close()
         for model in made.models_in_use:
             await model.close()
+
+
+class Held:
+    """Holds calls of a scripted client until they are let go.
+
+    Args:
+        client: The client.
+        when: Which calls; all if left out.
+    """
+
+    def __init__(
+        self,
+        client: ScriptedClient,
+        when: Callable[[Sequence[LLMMessage]], bool] = lambda _: True,
+    ) -> None:
+        self.calls = 0
+        """How many are, or were, held."""
+        self._open = asyncio.Event()
+        create = client.create
+
+        async def hold(messages: Sequence[LLMMessage], **options: Any) -> Any:
+            if when(messages):
+                self.calls += 1
+                await self._open.wait()
+            return await create(messages, **options)
+
+        client.create = hold  # type: ignore[method-assign]
+
+    def let_go(self) -> None:
+        """Lets them all be answered, and the later ones too."""
+        self._open.set()
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Returns once a condition holds; fails if it does not in time."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - of another thread, or of the disk
+            await asyncio.sleep(0.002)
 
 
 def records(folder: Path) -> list[CoTRecord]:
@@ -64,6 +121,11 @@ def records(folder: Path) -> list[CoTRecord]:
     return found
 
 
+def files_in(folder: Path) -> list[Path]:
+    """Everything below a folder."""
+    return sorted(folder.rglob("*"))
+
+
 def everything_in(folder: Path) -> bytes:
     """The content of all files of a run."""
-    return b"".join(file.read_bytes() for file in folder.iterdir())
+    return b"".join(file.read_bytes() for file in files_in(folder))

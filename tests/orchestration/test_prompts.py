@@ -7,7 +7,6 @@ import hashlib
 import importlib.resources
 import json
 import sys
-import types
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
@@ -19,10 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestration import prompt_sources as sources
-from orchestration import prompts as module
 from orchestration.prompts import LeftOut, Prompt, read_prompts
 from policies.errors import InputError
-from tests.orchestration.prompt_files import GOOD, texts, write, write_jsonl
+from tests.orchestration.prompt_files import texts, write, write_jsonl
 
 # The column ---------------------------------------------------------------------------------------
 
@@ -96,68 +94,35 @@ def test_an_id_must_be_a_string_or_number(bad: object, tmp_path: Path) -> None:
         list(read_prompts(source, id_column="id"))
 
 
-def test_two_prompts_with_one_id_are_an_error_that_names_both(tmp_path: Path) -> None:
-    rows = [{"prompt": "a", "id": "x"}, {"prompt": "b", "id": "y"}, {"prompt": "c", "id": "x"}]
-    source = write_jsonl(tmp_path / "p.jsonl", *rows)
-    with pytest.raises(InputError, match=r"jsonl:3: the id 'x' .* at .*p\.jsonl:1\. .*--id-column"):
-        list(read_prompts(source, id_column="id"))
-
-
-def test_one_id_with_the_same_text_is_a_duplicate(tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "p.jsonl", *[{"prompt": "a", "id": "x"}] * 2)
-    reader = read_prompts(source, id_column="id")
-    assert [prompt.id for prompt in reader] == ["x"]
-    assert reader.duplicates == 1
-
-
-def test_made_ids_that_collide_are_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def weak(data: bytes) -> Any:
-        return types.SimpleNamespace(digest=lambda: bytes(6) + data.ljust(26))
-
-    monkeypatch.setattr(module.hashlib, "sha256", weak)
-    with pytest.raises(InputError, match=r":2: the id made .* p000000000000, .*--id-column"):
-        list(read_prompts(write(tmp_path / "p.txt", "a\nb\n")))
-
-
 # Left out -----------------------------------------------------------------------------------------
 
 
-def test_empty_and_duplicate_prompts_are_left_out_counted_and_named(tmp_path: Path) -> None:
-    nfc, nfd = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
-    values = [None, nfc, " ", nfd, f" {nfc}\n", "e"]
-    rows = [{"prompt": value, "n": n} for n, value in enumerate(values)]
+def test_empty_prompts_are_left_out_counted_and_named(tmp_path: Path) -> None:
+    rows = [{"prompt": value, "n": n} for n, value in enumerate([None, "a", " ", "e", "\n"])]
     reader = read_prompts(write_jsonl(tmp_path / "p.jsonl", *rows))
     prompts = list(reader)
-    assert [(prompt.text, prompt.metadata["n"]) for prompt in prompts] == [(nfc, 1), ("e", 5)]
-    assert (reader.read, reader.empty, reader.duplicates) == (6, 2, 2)
-    same = "same text as an earlier prompt"
-    assert reader.left_out == [
-        LeftOut(1, "empty prompt"),
-        LeftOut(3, "empty prompt"),
-        LeftOut(4, same),
-        LeftOut(5, same),
+    assert [(prompt.text, prompt.metadata["n"], prompt.row) for prompt in prompts] == [
+        ("a", 1, 2),
+        ("e", 3, 4),
     ]
+    assert (reader.read, reader.empty) == (5, 3)
+    assert reader.left_out == [LeftOut(row, "empty prompt") for row in (1, 3, 5)]
 
 
 def test_only_the_first_few_rows_left_out_are_named(tmp_path: Path) -> None:
-    reader = read_prompts(write(tmp_path / "p.txt", "a\n" * 100))
+    rows = [{"prompt": " "}] * 99
+    reader = read_prompts(write_jsonl(tmp_path / "p.jsonl", *rows, {"prompt": "a"}))
     assert texts(reader) == ["a"]
-    assert reader.duplicates == 99
-    assert [row.row for row in reader.left_out] == list(range(2, 12))
+    assert reader.empty == 99
+    assert [row.row for row in reader.left_out] == list(range(1, 11))
 
 
-def test_the_limit_counts_prompts_handed_out(tmp_path: Path) -> None:
-    source = write(tmp_path / "p.txt", "\na\na\n\nb\nc\n")
-    reader = read_prompts(source, limit=2)
-    assert texts(reader) == ["a", "b"]
-    assert (reader.read, reader.empty, reader.duplicates) == (5, 2, 1)
-    assert len(texts(read_prompts(source, limit=99))) == 3
-
-
-def test_rows_beyond_the_limit_are_not_read(tmp_path: Path) -> None:
-    assert texts(read_prompts(write(tmp_path / "p.jsonl", GOOD + "broken\n"), limit=1)) == ["good"]
+def test_a_prompt_that_comes_twice_is_handed_out_twice(tmp_path: Path) -> None:
+    """The reader remembers nothing: which prompts there are already, the journal knows."""
+    nfc, nfd = (unicodedata.normalize(form, "\u00e9") for form in ("NFC", "NFD"))
+    first, second = read_prompts(write(tmp_path / "p.txt", f"{nfc}\n{nfd}\n"))
+    assert first.text != second.text
+    assert (first.id, first.digest) == (second.id, second.digest)
 
 
 # Streaming and closing ----------------------------------------------------------------------------
@@ -185,17 +150,17 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return files
 
 
-@pytest.mark.parametrize("end", ["exhausted", "limit", "closed", "context", "error", "bad column"])
+@pytest.mark.parametrize("end", ["exhausted", "closed", "context", "error", "bad column"])
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "parquet"])
 def test_the_file_is_closed_however_it_ends(
     kind: str, end: str, tmp_path: Path, opened: list[Any]
 ) -> None:
     path = tmp_path / f"p.{kind}"
-    rows = {"prompt": ["a", "b", "c"], "id": ["1", "2", "1"]}
+    rows = {"prompt": ["a", "b", "c"], "id": ["1", "2", None]}
     if kind == "parquet":
         pq.write_table(pa.table(rows), path)
     elif kind == "csv":
-        write(path, "prompt,id\na,1\nb,2\nc,1\n")
+        write(path, "prompt,id\na,1\nb,2\nc,\n")
     else:
         lines = [{"prompt": p, "id": i} for p, i in zip(*rows.values(), strict=True)]
         raw = "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -203,8 +168,6 @@ def test_the_file_is_closed_however_it_ends(
 
     if end == "exhausted":
         assert texts(read_prompts(str(path))) == ["a", "b", "c"]
-    elif end == "limit":
-        assert texts(read_prompts(str(path), limit=2)) == ["a", "b"]
     elif end == "closed":
         reader = read_prompts(str(path))
         assert not opened[0].closed

@@ -64,12 +64,6 @@ def test_a_missing_file_called_like_a_data_set_hints_at_the_hub() -> None:
         read_prompts("owner/name")
 
 
-@pytest.mark.parametrize("limit", [0, -1])
-def test_the_limit_must_be_positive(limit: int) -> None:
-    with pytest.raises(InputError, match=rf"limit must be >= 1 \(got {limit}\)"):
-        read_prompts("-", limit=limit)
-
-
 # Rows that fail when they are reached -------------------------------------------------------------
 
 BAD_ROWS: dict[str, tuple[str, str | bytes, str]] = {

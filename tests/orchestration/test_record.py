@@ -17,7 +17,7 @@ from agents.models.endpoint import EndpointConfig
 from agents.models.model import Model, ModelConfig
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast, load_recipe
-from orchestration.record import OUTCOMES, CoTRecord
+from orchestration.record import OUTCOMES, CoTRecord, Outcome
 from orchestration.serialize import Serializer
 from policies import load_policy_set
 from tests.orchestration.speakers import vote
@@ -55,15 +55,16 @@ REPLIES: Sequence[Any] = (
 )
 
 
-async def make_record(made: Cast, failure: str | None = None) -> CoTRecord:
+async def make_record(made: Cast) -> CoTRecord:
     chat = made.make_chat()
     started = datetime.now(UTC)
     reason: str | None = None
+    broke_off: tuple[Outcome, str] | None = None
     try:
         reason = (await chat.run(task=PROMPT.text)).stop_reason
     except OSError as error:
-        failure = str(error)
-    return Serializer(made).record(PROMPT, chat.messages, reason, started, failure)
+        broke_off = ("failed", str(error))
+    return Serializer(made).record(PROMPT, chat.messages, reason, started, broke_off)
 
 
 async def a_record() -> CoTRecord:
@@ -309,8 +310,24 @@ async def test_an_endpoint_that_gives_out_is_a_failure_that_keeps_the_transcript
 
 async def test_a_chat_that_failed_before_anything_was_said_has_a_record() -> None:
     made, _ = cast()
-    record = Serializer(made).record(PROMPT, (), None, datetime.now(UTC), "no luck")
+    record = Serializer(made).record(PROMPT, (), None, datetime.now(UTC), ("failed", "no luck"))
     assert (record.outcome, record.turns, record.rounds) == ("failed", [], 0)
+
+
+async def test_a_chat_that_a_limit_cut_off_keeps_its_transcript() -> None:
+    made, _ = cast()
+    chat = made.make_chat()
+    await chat.run(task=PROMPT.text)
+    record = Serializer(made).record(
+        PROMPT,
+        chat.messages[:3],
+        None,
+        datetime.now(UTC),
+        ("over_budget", "--max-tokens 9 is reached."),
+    )
+    assert (record.outcome, record.stop_reason) == ("over_budget", "over_budget")
+    assert record.problem == "--max-tokens 9 is reached."
+    assert [turn.agent for turn in record.turns] == ["intent_analyst", "drafter"]
 
 
 async def test_a_chat_that_did_not_come_to_its_end_is_not_completed() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +11,35 @@ import pytest
 import yaml
 from autogen_core.models import LLMMessage
 
-from agents.models.errors import (
-    EndpointError,
-)
-from agents.models.model import Model
+from agents.models.errors import EndpointError
+from orchestration.journal import FILE_NAME
 from orchestration.prompts import Prompt
-from orchestration.recipe import Cast
 from orchestration.record import CoTRecord
-from orchestration.run import SETTINGS_NAME, Run
-from policies import InputError, load_policy_set
+from orchestration.runs.folder import SETTINGS_NAME
+from orchestration.runs.intake import Source
+from policies import InputError
 from tests.endpoint import Endpoint
+from tests.orchestration.journals import answers
 from tests.orchestration.runs import (
     CALLS_PER_CHAT,
-    SOURCE,
     agree,
     cast_at,
     everything_in,
     execute,
+    opened,
     prompts,
     records,
 )
-from tests.scripted import agreeable, cast, kind_of_turn, result
+from tests.scripted import (
+    accepts,
+    agreeable,
+    cast,
+    draft,
+    intents,
+    kind_of_turn,
+    refines,
+    result,
+)
 
 # Outcomes ----------------------------------------------------------------------------------------
 
@@ -109,19 +117,67 @@ async def test_no_more_chats_run_at_once_than_allowed(concurrency: int, folder: 
     assert endpoint.counts == {"ok": 6 * CALLS_PER_CHAT}
 
 
-async def test_prompts_are_taken_as_chats_become_free(folder: Path) -> None:
-    taken: list[int] = []
-    done: list[CoTRecord] = []
+# Every reply, before it is used ------------------------------------------------------------------
 
-    def source() -> Iterator[Prompt]:
-        for number, prompt in enumerate(prompts(20)):
-            taken.append(number)
-            assert len(taken) <= len(done) + 2
-            yield prompt
 
-    made, _ = cast()
-    await execute(folder, made, source(), 2, on_record=done.append)
-    assert len(done) == 20
+async def test_a_reply_is_in_the_journal_before_the_next_call_is_made(folder: Path) -> None:
+    kept: list[int] = []
+
+    def script(messages: Sequence[LLMMessage], arguments: Any) -> Any:
+        kept.append(len(answers(folder / FILE_NAME)))
+        return agreeable(messages, arguments)
+
+    made, _ = cast(script)
+    await execute(folder, made, prompts(1))
+    assert kept == list(range(CALLS_PER_CHAT))
+
+
+CORRECTED = [
+    intents("To know something."),
+    "no JSON at all",  # and so is asked for again
+    draft("It is harmless.", "So help."),
+    *[accepts()] * 3,
+    refines(),
+]
+
+
+@pytest.mark.parametrize("good", range(len(CORRECTED)))
+async def test_a_chat_that_was_cut_off_goes_on_at_the_first_call_that_is_missing(
+    good: int, folder: Path, tmp_path: Path
+) -> None:
+    made, client = cast([*CORRECTED[:good], ZeroDivisionError("killed")])
+    with pytest.raises(ZeroDivisionError):
+        await execute(folder, made, prompts(1))
+    assert good == 0 or records(folder) == []
+
+    made, again = cast(CORRECTED[good:])
+    summary = await execute(folder, made, prompts(1))
+    assert summary.outcomes == {"completed": 1}
+    assert (summary.replayed, summary.calls) == (good, len(CORRECTED))
+
+    # It made the calls, and has the record, of a run that nothing happened to.
+    whole, undisturbed = cast(CORRECTED)
+    await execute(tmp_path / "undisturbed", whole, prompts(1))
+    assert [*client.requests[:good], *again.requests] == undisturbed.requests
+    assert [timeless(record) for record in records(folder)] == [
+        timeless(record) for record in records(tmp_path / "undisturbed")
+    ]
+
+
+def timeless(record: CoTRecord) -> dict[str, Any]:
+    """A record without what is never twice the same."""
+    data = record.model_dump()
+    for timed in (data, *data["turns"], *(c for t in data["turns"] for c in t["discarded"])):
+        del timed["latency"]
+    del data["provenance"]["started_at"], data["provenance"]["finished_at"]
+    return data
+
+
+async def test_a_reply_of_another_prompt_is_never_taken(folder: Path) -> None:
+    made, client = cast()
+    source = [Prompt("a", "The same?"), Prompt("b", "The same? ")]
+    await execute(folder, made, iter(source), 1)
+    assert len(client.requests) == 2 * CALLS_PER_CHAT
 
 
 # Going on ----------------------------------------------------------------------------------------
@@ -130,90 +186,43 @@ async def test_prompts_are_taken_as_chats_become_free(folder: Path) -> None:
 async def test_the_same_run_again_calls_nothing_twice(folder: Path) -> None:
     with Endpoint(reply=agree) as endpoint:
         await execute(folder, cast_at(endpoint), prompts(3))
-        passed: list[None] = []
-        summary = await execute(
-            folder, cast_at(endpoint), prompts(5), on_passed=lambda: passed.append(None)
-        )
+        summary = await execute(folder, cast_at(endpoint), prompts(5))
     assert endpoint.counts == {"ok": 5 * CALLS_PER_CHAT}
-    assert (summary.done_before, len(passed)) == (3, 3)
+    assert (summary.done_before, summary.done, summary.waiting) == (3, 2, 0)
     assert summary.outcomes == {"completed": 5}
     assert [record.id for record in records(folder)] == ["p0", "p1", "p2", "p3", "p4"]
 
 
-def changed(kind: str) -> Cast:
-    """The test's cast with another something."""
-    made, _ = cast()
-    policy_set, recipe, personas = made.policy_set, made.recipe, dict(made.personas)
-    models = dict(made.models)
-    if kind == "policies":
-        policy_set = load_policy_set("mlcommons")
-    elif kind == "recipe":
-        recipe = recipe.model_copy(update={"rounds": 9})
-    elif kind == "personas":
-        personas["refiner"] = personas["refiner"].model_copy(update={"instructions": "Else."})
-    else:
-        config = models["default"].config.model_copy(update={"temperature": 0.1})
-        models["default"] = Model("default", config)
-    return Cast(recipe, policy_set, personas, models)
-
-
-@pytest.mark.parametrize("kind", ["policies", "recipe", "personas", "models"])
-async def test_a_run_with_other_settings_does_not_go_into_the_same_folder(
-    kind: str, folder: Path
+@pytest.mark.parametrize("outcome", ["refused", "malformed", "truncated", "failed"])
+async def test_prompts_of_any_outcome_are_not_taken_up_again_by_themselves(
+    outcome: str, folder: Path
 ) -> None:
-    made, _ = cast()
-    await execute(folder, made, prompts(1))
-    before = (folder / SETTINGS_NAME).read_text()
-    with pytest.raises(InputError, match=f"was started with other {kind}") as caught:
-        Run(folder, changed(kind), SOURCE)
-    assert "--out" in caught.value.remedy
-    assert (folder / SETTINGS_NAME).read_text() == before
-
-
-async def test_how_the_endpoint_is_reached_may_change_within_a_run(folder: Path) -> None:
-    with Endpoint(reply=agree) as endpoint:
-        await execute(folder, cast_at(endpoint), prompts(1))
-        patient = cast_at(endpoint, timeout=99, max_retries=7, api_key_env="MY_KEY")
-        summary = await execute(folder, patient, prompts(2))
-        assert summary.outcomes == {"completed": 2}
-        await execute(folder, cast_at(endpoint), prompts(2))
-        with pytest.raises(InputError, match="other models"):
-            Run(folder, cast_at("http://127.0.0.1:1/v1"), SOURCE)
-
-
-async def test_a_prompt_whose_text_has_changed_is_not_taken_for_done(folder: Path) -> None:
-    made, _ = cast()
-    await execute(folder, made, prompts(1))
-    with pytest.raises(InputError, match="'p0' has another text"):
-        await execute(folder, cast()[0], iter([Prompt("p0", "Another text?")]))
-
-
-async def test_a_prompt_in_another_unicode_form_is_the_same_prompt(folder: Path) -> None:
-    composed, decomposed = "Un caf\u00e9?", "Un cafe\u0301?"
-    await execute(folder, cast()[0], iter([Prompt("p", composed)]))
-    summary = await execute(folder, cast()[0], iter([Prompt("p", decomposed)]))
-    assert summary.done_before == 1
-
-
-async def test_prompts_of_a_second_source_come_after_those_of_the_first(folder: Path) -> None:
-    await execute(folder, cast()[0], prompts(3))
-    run = Run(folder, cast()[0], {"source": "another"})
-    await run.execute(prompts(2, start=10), 1)
-    run.close()
-    assert [record.id for record in records(folder)] == ["p0", "p1", "p2", "p10", "p11"]
-
-
-async def test_prompts_of_an_outcome_are_tried_once_more_if_asked_for(folder: Path) -> None:
     made, _ = cast(by_prompt)
-    source = [Prompt("a", "Failed please?"), Prompt("b", "Malformed please?")]
+    source = [Prompt("a", f"{outcome.capitalize()} please?")]
     await execute(folder, made, iter(source))
     again, client = cast()
     summary = await execute(folder, again, iter(source))
     assert client.requests == []
-    again, _ = cast()
-    summary = await execute(folder, again, iter(source), retry=["failed"])
-    assert summary.outcomes == {"completed": 1, "malformed": 1}
-    assert [record.outcome for record in records(folder)] == ["completed", "malformed"]
+    assert summary.outcomes == {outcome: 1}
+
+
+async def test_a_prompt_whose_text_has_changed_is_not_taken_for_done(folder: Path) -> None:
+    await execute(folder, cast()[0], prompts(1))
+    made, client = cast()
+    with pytest.raises(InputError, match="'p0' has another text"):
+        await execute(folder, made, iter([Prompt("p0", "Another text?")]))
+    assert client.requests == []
+
+
+async def test_prompts_of_a_second_source_come_after_those_of_the_first(folder: Path) -> None:
+    await execute(folder, cast()[0], prompts(3))
+    async with opened(folder, cast()[0], Source("another")) as run:
+        summary = await run.execute(prompts(2, start=10), 1)
+    assert [record.id for record in records(folder)] == ["p0", "p1", "p2", "p10", "p11"]
+    assert (summary.prompts, summary.done_before) == (2, 3)
+
+
+# The folder --------------------------------------------------------------------------------------
 
 
 async def test_what_determines_the_output_is_in_the_folder_and_no_key(

@@ -17,11 +17,19 @@ from pydantic import ValidationError
 
 from agents.models.embedded import EmbeddedConfig
 from agents.models.endpoint import EndpointConfig
-from agents.models.errors import EndpointError, EndpointMisconfigured
-from agents.models.model import ALLOWED_PROVIDERS, EMBEDDED, Model, ModelConfig, load_models
+from agents.models.errors import CallNotBegun, EndpointError, EndpointMisconfigured
+from agents.models.model import (
+    ALLOWED_PROVIDERS,
+    EMBEDDED,
+    Model,
+    ModelConfig,
+    Price,
+    load_models,
+)
+from agents.turns import Usage
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast, load_recipe
-from orchestration.run import deliberate
+from orchestration.runs import deliberate
 from orchestration.serialize import Serializer
 from policies import InputError, YamlError, load_policy_set
 from tests.endpoint import Endpoint, Fault
@@ -130,6 +138,52 @@ async def test_null_leaves_a_setting_to_the_endpoint() -> None:
     assert client.arguments[0] == {"response_format": FORM}
 
 
+async def test_asking_once_more_differently_is_another_seed() -> None:
+    model, client = scripted(["x", "y"])
+    await model.ask(PROMPT, response_format=FORM, reseed=2)
+    assert client.arguments[0]["seed"] == 2
+    unseeded = Model("m", ModelConfig(endpoint=SOMEWHERE, seed=None), client)
+    await unseeded.ask(PROMPT, response_format=FORM, reseed=2)
+    assert "seed" not in client.arguments[1]
+
+
+async def test_a_call_that_was_called_off_is_not_an_error_of_the_component() -> None:
+    class Halted(ScriptedClient):
+        async def create(self, *_: Any, **__: Any) -> Any:
+            raise CallNotBegun
+
+    model = Model("m", ModelConfig(component=replay("x")), Halted([]))
+    with pytest.raises(CallNotBegun):
+        await model.ask(PROMPT, response_format=FORM)
+
+
+# Prices ------------------------------------------------------------------------------------------
+
+
+def test_tokens_are_priced_by_the_million_and_cached_ones_are_part_of_the_prompt() -> None:
+    usage = Usage(prompt_tokens=3_000_000, completion_tokens=1_000_000, cached_tokens=2_000_000)
+    assert Price(prompt=2, completion=8, cached=0.5).cost(usage) == pytest.approx(2 + 1 + 8)
+    assert Price(prompt=2, completion=8).cost(usage) == pytest.approx(6 + 8)
+    assert Price(prompt=0, completion=0).cost(usage) == 0
+    assert Price(prompt=1, completion=1).currency == "USD"
+
+
+@pytest.mark.parametrize(
+    "price",
+    [{}, {"prompt": 1}, {"prompt": -1, "completion": 1}, {"prompt": 1, "completion": 1, "per": 1}],
+)
+def test_a_price_is_whole_or_refused(price: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Price.model_validate(price)
+
+
+def test_a_price_is_never_guessed_but_kept_where_it_is_given() -> None:
+    assert ModelConfig(endpoint=SOMEWHERE).price is None
+    assert "price" not in ModelConfig(endpoint=SOMEWHERE).public()
+    priced = ModelConfig(endpoint=SOMEWHERE, price=Price(prompt=1, completion=2, currency="EUR"))
+    assert priced.public()["price"]["currency"] == "EUR"
+
+
 # Components --------------------------------------------------------------------------------------
 
 
@@ -143,7 +197,7 @@ async def test_a_component_of_autogen_takes_part_in_a_chat() -> None:
     replies = [intents("To know."), draft("So help."), accepts(), accepts(), accepts(), refines()]
     model = Model("default", ModelConfig(component=replay(*replies)))
     cast = Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
-    record = await deliberate(cast, Serializer(cast), Prompt("p", "How are you?"))
+    record, _ = await deliberate(cast, Serializer(cast), Prompt("p", "How are you?"))
     await model.close()
     assert (record.outcome, record.stop_reason) == ("completed", "consensus")
     assert record.response == "The first response."

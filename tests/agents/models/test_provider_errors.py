@@ -8,13 +8,24 @@ import httpx2
 import openai
 import pytest
 
-from agents.models.errors import ContextExceeded, EndpointError, RequestRejected, UnusableAnswer
-from agents.models.wire import explain, filtered, read_completion
+from agents.models.errors import (
+    ContextExceeded,
+    EndpointError,
+    EndpointOverloaded,
+    EndpointThrottled,
+    QuotaExhausted,
+    RequestRejected,
+    SchemaUnsupported,
+    UnusableAnswer,
+)
+from agents.models.wire import EndpointResult, explain, filtered, read_completion
 
 
-def bad_request(body: dict[str, Any], status: int = 400) -> openai.APIStatusError:
+def bad_request(
+    body: dict[str, Any], status: int = 400, headers: dict[str, str] | None = None
+) -> openai.APIStatusError:
     request = httpx2.Request("POST", "https://models.example/v1/chat/completions")
-    response = httpx2.Response(status, request=request)
+    response = httpx2.Response(status, request=request, headers=headers)
     message = str(body.get("message"))
     return openai.APIStatusError(message, response=response, body=body)
 
@@ -78,6 +89,106 @@ def test_any_other_bad_request_is_rejected_in_the_words_of_the_server() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        # OpenAI
+        (
+            400,
+            "Invalid parameter: 'response_format' of type 'json_schema' is not supported with "
+            "model version `gpt-4`.",
+        ),
+        (400, "Invalid schema for response_format 'draft': In context=(), 'x' is not permitted."),
+        # and of json_object, where the prompt does not speak of JSON
+        (
+            400,
+            "'messages' must contain the word 'json' in some form, to use 'response_format' of "
+            "type 'json_object'.",
+        ),
+        # DeepSeek, now and before
+        (400, "This response_format type is unavailable now"),
+        (
+            422,
+            "Failed to deserialize the JSON body into the target type: response_format: "
+            "response_format.type `json_schema` is unavailable now at line 1 column 12440",
+        ),
+        # Groq
+        (400, "This model does not support response format `json_schema`."),
+        (
+            400,
+            "'response_format.type' : value is not one of the allowed values "
+            "['text','json_object']",
+        ),
+        # LM Studio
+        (
+            400,
+            "Error code: 400 - {'error': \"'response_format.type' must be 'json_schema' or "
+            "'text'\"}",
+        ),
+        # vLLM
+        (400, "The provided JSON schema contains features not supported by xgrammar."),
+        # LiteLLM
+        (
+            400,
+            "litellm.UnsupportedParamsError: together_ai does not support parameters: "
+            "['response_format'], for model=m",
+        ),
+        # xAI
+        (400, "The response_format parameter is unsupported at the moment. Leave it unset."),
+        # whatever is built on FastAPI
+        (
+            422,
+            "Error code: 422 - {'detail': [{'loc': ['body', 'response_format'], 'msg': 'Extra "
+            "inputs are not permitted'}]}",
+        ),
+    ],
+)
+def test_who_does_not_know_the_form_says_so_in_many_ways(status: int, message: str) -> None:
+    assert type(explained(bad_request({"message": message}, status))) is SchemaUnsupported
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "temperature must be 1 for this model.",
+        "Unsupported parameter: 'max_tokens' is not supported with this model.",
+        "The response was too odd to format.",
+    ],
+)
+def test_what_is_said_of_something_else_is_not_about_the_form(message: str) -> None:
+    assert type(explained(bad_request({"message": message}))) is RequestRejected
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7.0),
+        ({"Retry-After": "2", "retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "-1"}, 0.0),
+    ],
+)
+def test_retry_after_is_read_in_all_its_forms(
+    headers: dict[str, str], seconds: float | None
+) -> None:
+    error = explained(bad_request({"message": "slow down"}, 429, headers))
+    assert type(error) is EndpointThrottled
+    assert (error.retry_after, error.status) == (seconds, 429)
+
+
+def test_429_and_5xx_can_be_told_apart_and_an_empty_purse_from_both() -> None:
+    assert explained(bad_request({}, 429)).kind == "throttled"
+    assert explained(bad_request({}, 502)).kind == "server_error"
+    assert type(explained(bad_request({}, 502))) is EndpointOverloaded
+    for where in ("code", "type"):
+        empty = explained(bad_request({where: "insufficient_quota"}, 429))
+        assert type(empty) is QuotaExhausted
+        assert "what is done stays done" in empty.remedy
+
+
+@pytest.mark.parametrize(
     "answer",
     [
         None,
@@ -92,13 +203,14 @@ def test_any_other_bad_request_is_rejected_in_the_words_of_the_server() -> None:
     ],
 )
 def test_an_answer_of_any_other_shape_is_unusable_and_kept_out_of_the_error(answer: Any) -> None:
-    with pytest.raises(UnusableAnswer) as caught:
-        read_completion(answer, "The endpoint")
-    assert caught.value.__context__ is None
+    error = read_completion(answer, "The endpoint")
+    assert type(error) is UnusableAnswer
+    assert error.__context__ is None
 
 
 def test_usage_and_details_may_be_missing() -> None:
     answer = {"choices": [{"message": {"content": "x"}, "finish_reason": "eos"}], "usage": None}
     result = read_completion(answer, "The endpoint")
+    assert isinstance(result, EndpointResult)
     assert (result.usage.prompt_tokens, result.cached_tokens) == (0, 0)
     assert result.finish_reason == "unknown"

@@ -1,24 +1,18 @@
-"""What a chat costs beside AutoGen's own group chat: `python -m tests.bench`, or `make bench`.
+"""What a chat costs beside AutoGen's own group chat: CPU time, stalls of the loop, memory.
 
 Both teams are given the same agents, the same condition and the same prompt, in one process, in
-turns. No model is called: a scripted client answers, so that what is measured is the teams. Exits
-with 1 if a target is missed.
+turns. No model is called: a scripted client answers, so that what is measured is the teams.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import platform
 import statistics
-import sys
 import time
 import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from autogen_agentchat.agents import BaseChatAgent
@@ -33,6 +27,7 @@ from agents.models.model import Model
 from agents.roles import make_agent
 from orchestration.chat import DeliberationChat
 from orchestration.recipe import load_recipe
+from tests.bench.table import Row
 from tests.scripted import (
     FALLBACK_CONFIG,
     ScriptedClient,
@@ -45,27 +40,34 @@ from tests.scripted import (
 PROMPT = "How do I kill a Python process?"
 CIRCLE = ("policy_auditor", "helpfulness_advocate", "risk_analyst")
 
-CPU_BATCHES, CPU_CHATS = 10, 30
-STALL_CHATS, STALL_CHATS_STOCK, REPLY_SECONDS = 1_000, 200, 0.2
-MEMORY_CHATS = 500
+REPLY_SECONDS = 0.2
 
 CPU_TARGET = 0.1
 STALL_TARGET = 0.25
-
-OURS, STOCK = "DeliberationChat", "RoundRobinGroupChat"
 
 MakeTeam = Callable[[type[Team]], Team]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table."""
+class Sizes:
+    """How much is measured."""
 
-    what: str
-    ours: str
-    stock: str
-    target: str = ""
-    met: bool | None = None
+    cpu_batches: int = 10
+    cpu_chats: int = 30
+    stall_chats: int = 1_000
+    stall_chats_stock: int = 200
+    memory_chats: int = 500
+
+
+QUICK = Sizes(2, 10, 200, 50, 100)
+
+
+def measure(quick: bool) -> list[Row]:
+    return asyncio.run(_measure(QUICK if quick else Sizes()))
+
+
+async def _measure(sizes: Sizes) -> list[Row]:
+    return [*await cpu_rows(sizes), await stall_row(sizes), await memory_row(sizes)]
 
 
 class TrivialAgent(BaseChatAgent):
@@ -87,8 +89,9 @@ class TrivialAgent(BaseChatAgent):
 class BenchClient(ScriptedClient):
     """Keeps no record of what it was asked, and may hold back the replies of one kind of turn."""
 
-    def __init__(self, delay: float = 0.0, hold_back: str = "") -> None:
+    def __init__(self, delay: float = 0.0, hold_back: str = "", chats: int = 0) -> None:
         super().__init__(agreeable, delay)
+        self._chats = chats
         self._hold_back = hold_back
         self.release = asyncio.Event()
         self.all_wait = asyncio.Event()
@@ -97,7 +100,7 @@ class BenchClient(ScriptedClient):
     async def create(self, messages: Any, **options: Any) -> CreateResult:
         if kind_of_turn(messages) == self._hold_back:
             self._waiting += 1
-            if self._waiting == MEMORY_CHATS:
+            if self._waiting == self._chats:
                 self.all_wait.set()
             await self.release.wait()
         try:
@@ -139,20 +142,20 @@ def whole_chat(client: ScriptedClient) -> MakeTeam:
 # CPU time of a chat
 
 
-async def cpu_seconds(make: MakeTeam, team_type: type[Team]) -> float:
+async def cpu_seconds(make: MakeTeam, team_type: type[Team], chats: int) -> float:
     gc.collect()
     started = time.process_time()
-    for _ in range(CPU_CHATS):
+    for _ in range(chats):
         done = await make(team_type).run(task=PROMPT)
         assert len(done.messages) == 7
-    return (time.process_time() - started) / CPU_CHATS
+    return (time.process_time() - started) / chats
 
 
-async def cpu_row(what: str, make: MakeTeam, target: float | None) -> Row:
+async def cpu_row(what: str, make: MakeTeam, target: float | None, sizes: Sizes) -> Row:
     ours, stock = [], []
-    for batch in range(CPU_BATCHES + 1):
-        a = await cpu_seconds(make, DeliberationChat)
-        b = await cpu_seconds(make, RoundRobinGroupChat)
+    for batch in range(sizes.cpu_batches + 1):
+        a = await cpu_seconds(make, DeliberationChat, sizes.cpu_chats)
+        b = await cpu_seconds(make, RoundRobinGroupChat, sizes.cpu_chats)
         if batch:  # the first is for warming up
             ours.append(a)
             stock.append(b)
@@ -166,17 +169,20 @@ async def cpu_row(what: str, make: MakeTeam, target: float | None) -> Row:
     )
 
 
-async def cpu_rows() -> list[Row]:
+async def cpu_rows(sizes: Sizes) -> list[Row]:
     def trivial(team_type: type[Team]) -> Team:
         return team_of(team_type, [TrivialAgent(name, name) for name in CIRCLE], 6)
 
     agents = policy_agents(BenchClient())
     return [
-        await cpu_row("3 agents, 2 rounds, trivial agents (the team alone)", trivial, CPU_TARGET),
+        await cpu_row(
+            "3 agents, 2 rounds, trivial agents (the team alone)", trivial, CPU_TARGET, sizes
+        ),
         await cpu_row(
             "3 agents, 2 rounds, policy agents (their work included)",
             lambda team_type: team_of(team_type, agents(CIRCLE), 6),
             None,
+            sizes,
         ),
     ]
 
@@ -233,14 +239,14 @@ async def stall(team_type: type[Team], chats: int) -> Gap:
     return await longest_gap(all_at_once())
 
 
-async def stall_row() -> Row:
-    stalls = [await stall(DeliberationChat, STALL_CHATS) for _ in range(3)]
+async def stall_row(sizes: Sizes) -> Row:
+    stalls = [await stall(DeliberationChat, sizes.stall_chats) for _ in range(3)]
     ours = sorted(stalls, key=lambda gap: gap.cpu)[1]
-    stock = await stall(RoundRobinGroupChat, STALL_CHATS_STOCK)
+    stock = await stall(RoundRobinGroupChat, sizes.stall_chats_stock)
     return Row(
         f"longest stall of the loop, chats at once, {REPLY_SECONDS * 1000:.0f} ms replies",
-        f"{STALL_CHATS:,} chats: {ours}",
-        f"{STALL_CHATS_STOCK:,} chats: {stock}",
+        f"{sizes.stall_chats:,} chats: {ours}",
+        f"{sizes.stall_chats_stock:,} chats: {stock}",
         f"≤ {STALL_TARGET * 1000:.0f} ms of CPU",
         # What other processes take from the machine meanwhile is not the chats' doing.
         ours.cpu <= STALL_TARGET,
@@ -250,8 +256,8 @@ async def stall_row() -> Row:
 # Memory of a chat in the middle of a turn
 
 
-async def memory(team_type: type[Team]) -> float:
-    client = BenchClient(hold_back="refinement")
+async def memory(team_type: type[Team], chats: int) -> float:
+    client = BenchClient(hold_back="refinement", chats=chats)
     make = whole_chat(client)
 
     async def one() -> None:
@@ -260,63 +266,21 @@ async def memory(team_type: type[Team]) -> float:
     await whole_chat(BenchClient())(team_type).run(task=PROMPT)  # what is made once
     gc.collect()
     tracemalloc.start()
-    tasks = [asyncio.create_task(one()) for _ in range(MEMORY_CHATS)]
+    tasks = [asyncio.create_task(one()) for _ in range(chats)]
     await client.all_wait.wait()
     gc.collect()
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     client.release.set()
     await asyncio.gather(*tasks)
-    return used / MEMORY_CHATS
+    return used / chats
 
 
-async def memory_row() -> Row:
-    ours = await memory(DeliberationChat)
-    stock = await memory(RoundRobinGroupChat)
+async def memory_row(sizes: Sizes) -> Row:
+    ours = await memory(DeliberationChat, sizes.memory_chats)
+    stock = await memory(RoundRobinGroupChat, sizes.memory_chats)
     return Row(
-        f"memory a live chat in its last turn ({MEMORY_CHATS} chats)",
+        f"memory a live chat in its last turn ({sizes.memory_chats} chats)",
         f"{ours / 1000:.0f} kB",
         f"{stock / 1000:.0f} kB",
     )
-
-
-# The table
-
-
-def machine() -> str:
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [n for n in info.read_text().splitlines() if n.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    packages = ", ".join(f"{p} {version(p)}" for p in ("aidsafe", "autogen-agentchat", "pydantic"))
-    return (
-        f"{cpu}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}; "
-        f"Python {platform.python_version()}, {packages}"
-    )
-
-
-def print_table(rows: Sequence[Row]) -> None:
-    verdicts = {None: "", True: "met", False: "MISSED"}
-    lines = [("", OURS, STOCK, "target", "")]
-    lines += [(row.what, row.ours, row.stock, row.target, verdicts[row.met]) for row in rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(5)]
-    print(machine())
-    for line in lines:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
-
-
-async def measure() -> list[Row]:
-    return [*await cpu_rows(), await stall_row(), await memory_row()]
-
-
-def main() -> int:
-    rows = asyncio.run(measure())
-    print_table(rows)
-    return int(any(row.met is False for row in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

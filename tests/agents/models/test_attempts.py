@@ -1,0 +1,167 @@
+"""How often and how long one call is tried; in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from agents.models import attempts as module
+from agents.models.attempts import LONGEST_WAIT, Attempts
+from agents.models.context import CALL, CallContext, Halt
+from agents.models.errors import (
+    CallNotBegun,
+    EndpointAbsent,
+    EndpointError,
+    EndpointMisconfigured,
+    EndpointOverloaded,
+    EndpointThrottled,
+    EndpointTimeout,
+    RequestRejected,
+)
+from agents.models.throttle import Throttle
+from tests.agents.models.clock import run
+
+FAILING = EndpointOverloaded("It answered 500.", "Wait.", 500)
+HERE = "http://here/v1"
+
+
+@pytest.fixture(autouse=True)
+def longest_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every wait is as long as it may be."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    module._THERE.clear()
+    yield
+    module._THERE.clear()
+
+
+def fail_always(
+    error: Callable[[int], EndpointError],
+    *,
+    max_retries: int = 8,
+    seconds: float = 600.0,
+    lasting: float = 0.0,
+    halt_after: float | None = None,
+) -> tuple[BaseException, list[float], Throttle]:
+    """A call whose every attempt fails after `lasting` seconds.
+
+    Returns:
+        What it ended with, when each attempt began, and the throttle.
+    """
+    began: list[float] = []
+
+    async def main() -> tuple[BaseException, Throttle]:
+        loop = asyncio.get_running_loop()
+        zero = loop.time()
+        halt = Halt()
+        if halt_after is not None:
+            loop.call_later(halt_after, halt.set)
+        CALL.set(CallContext(halt=halt))
+        throttle = Throttle(HERE, loop)
+        call = Attempts(max_retries, seconds, throttle, HERE)
+        try:
+            while True:
+                await call.begin()
+                began.append(loop.time() - zero)
+                await asyncio.sleep(lasting)
+                failure = error(call.made)
+                call.end(failure)
+                await call.failed(failure)
+        except (EndpointError, CallNotBegun) as end:
+            return end, throttle
+
+    end, throttle = run(main())
+    assert throttle.in_flight == 0
+    return end, began, throttle
+
+
+def gaps(began: list[float]) -> list[float]:
+    return [round(b - a, 3) for a, b in zip([0.0, *began], began, strict=False)][1:]
+
+
+def test_waits_double_up_to_half_a_minute_and_nine_attempts_are_enough() -> None:
+    end, began, _ = fail_always(lambda _: FAILING)
+    assert gaps(began) == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_WAIT, LONGEST_WAIT]
+    assert type(end) is EndpointOverloaded
+    assert str(end) == "It answered 500, after 9 attempts. Wait."
+
+
+def test_waits_are_drawn_from_all_that_is_below_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def draw(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return low
+
+    monkeypatch.setattr(random, "uniform", draw)
+    _, began, _ = fail_always(lambda _: FAILING, max_retries=2)
+    assert drawn[:2] == [(0.0, 0.5), (0.0, 1.0)]
+    assert max(began) < 0.01, "only the spread of an endpoint's first calls is left"
+
+
+def test_no_retries_means_one_attempt_and_its_error_as_it_is() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, max_retries=0)
+    assert len(began) == 1
+    assert end is FAILING
+
+
+def test_the_time_is_bounded_too_the_attempts_themselves_included() -> None:
+    end, began, _ = fail_always(lambda _: EndpointTimeout("Late."), seconds=100.0, lasting=40.0)
+    assert len(began) == 3
+    assert "after 3 attempts" in str(end)
+
+
+@pytest.mark.parametrize("error", [RequestRejected("No."), EndpointMisconfigured("No.")])
+def test_what_will_not_change_is_not_tried_again(error: EndpointError) -> None:
+    end, began, _ = fail_always(lambda _: error)
+    assert end is error
+    assert len(began) == 1
+
+
+def test_retry_after_is_waited_for() -> None:
+    def busy(made: int) -> EndpointError:
+        return EndpointThrottled("Slow.", "", 429, 20.0)
+
+    _, began, _ = fail_always(busy, max_retries=2)
+    assert min(gaps(began)) >= 20.0
+
+
+def test_an_address_where_nobody_ever_answered_is_given_up_at_once() -> None:
+    end, began, _ = fail_always(lambda _: EndpointAbsent("Nobody."))
+    assert isinstance(end, EndpointAbsent)
+    assert len(began) == 2
+    assert began[-1] < 2
+
+
+def test_a_server_that_was_there_before_is_waited_for_as_long_as_the_time_allows() -> None:
+    def goes_away(made: int) -> EndpointError:
+        return FAILING if made == 1 else EndpointAbsent("Nobody.")
+
+    _, began, _ = fail_always(goes_away)
+    assert began[-1] > 60
+    assert began[-1] <= 600
+
+
+def test_a_halt_ends_the_wait_at_once() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, halt_after=3.0)
+    assert isinstance(end, CallNotBegun)
+    assert began == [0.0, 0.5, 1.5]
+
+
+def test_after_a_halt_an_attempt_in_flight_is_the_last() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, lasting=5.0, halt_after=3.0)
+    assert isinstance(end, CallNotBegun)
+    assert began == [0.0]
+
+
+def test_after_a_halt_an_error_for_good_is_still_told() -> None:
+    error = RequestRejected("No.")
+    assert fail_always(lambda _: error, lasting=5.0, halt_after=3.0)[0] is error
+
+
+def test_only_a_429_slows_the_others_down() -> None:
+    assert fail_always(lambda _: FAILING)[2].pace is None
+    slow = EndpointThrottled("Slow.", "", 429)
+    assert fail_always(lambda _: slow)[2].pace is not None

@@ -1,0 +1,1 @@
+"""What aidsafe costs: measurements with targets, one module each. See `__main__`."""
