@@ -19,6 +19,8 @@ def slim(value: Any) -> None:
         value: An object that is not changed any more; anything but pydantic's is left alone.
     """
     if isinstance(value, BaseModel):
+        if value.__pydantic_fields_set__ is _SHARED:
+            return  # done before, with all that is in it
         object.__setattr__(value, "__pydantic_fields_set__", _SHARED)
         for part in value.__dict__.values():
             if isinstance(part, BaseModel | list | tuple):

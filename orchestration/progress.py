@@ -18,6 +18,7 @@ from orchestration.record import OUTCOMES
 from orchestration.runs.state import Summary
 from orchestration.view import plain, table
 
+_LOG_AFTER = 1.0  # seconds until the first plain line
 _LOG_EVERY = 10.0  # seconds between plain lines
 _REDRAW_EVERY = 0.5
 
@@ -52,7 +53,7 @@ class Progress:
 
     async def _show(self) -> None:
         if not self._console.is_terminal:
-            await asyncio.sleep(1.0)  # nothing is known yet
+            await asyncio.sleep(_LOG_AFTER)  # nothing is known yet
         while True:
             summary = self._look()
             if self._console.is_terminal:
@@ -89,7 +90,8 @@ def panel(summary: Summary) -> RenderableType:
     rows.append(("calls", f"{_calls(summary)}{again}"))
     if summary.cost or summary.unpriced_calls < summary.calls:
         rows.append(("cost", _cost(summary)))
-    for endpoint in summary.endpoints:
+    at_work = summary.phase in ("running", "stopping")
+    for endpoint in summary.endpoints if at_work else ():
         limit = f" of {endpoint.limit:.0f}" if endpoint.limit is not None else ""
         waiting = f", {endpoint.waiting} waiting" if endpoint.waiting else ""
         pace = f", at most {endpoint.pace:.1f} a second" if endpoint.pace is not None else ""
@@ -201,7 +203,10 @@ def print_summary(console: Console, folder: Path, summary: Summary) -> None:
             )
         )
     name = shlex.quote(str(folder))
-    others = [o for o in OUTCOMES if summary.outcomes.get(o) and o != "completed"]
+    # What a limit cut off is gone on with by the run's own command.
+    others = [
+        o for o in OUTCOMES if summary.outcomes.get(o) and o not in ("completed", "over_budget")
+    ]
     if others:
         command = f"aidsafe retry {name}" + "".join(f" --outcome {o}" for o in others)
         console.print(Text(f"Try again:  {command}", style="dim"))

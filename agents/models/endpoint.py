@@ -11,6 +11,7 @@ import asyncio
 import ipaddress
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -218,8 +219,12 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
             # The SDK's own time-out is for each read from the socket; some proxies send a blank
             # now and then to keep a dead call alive.
             async with asyncio.timeout(self.config.timeout):
+                # The whole address: the SDK would put it together anew, at 40 us a call.
                 answer = await self._sdk(key).post(
-                    "/chat/completions", content=content, cast_to=object, options=options
+                    f"{self.config.base_url}/chat/completions",
+                    content=content,
+                    cast_to=object,
+                    options=options,
                 )
         except (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError) as error:
             return filtered(error) or explain(
@@ -350,6 +355,7 @@ _SDKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, openai.AsyncOpenAI
 )
 
 
+@lru_cache
 def is_loopback(url: str) -> bool:
     """Whether a URL points to this machine."""
     host = urlsplit(url).hostname or ""

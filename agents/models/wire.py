@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,8 +102,21 @@ def as_content(
     The content is let go once it is sent: it is the largest part of what a call in flight would
     otherwise hold, and a reply may take minutes.
     """
-    data = json.dumps({**body, "messages": [to_wire(message) for message in messages]}).encode()
+    # The system prompt is most of the first calls and the same in all: it is encoded once.
+    parts = [
+        _system(message.content)
+        if isinstance(message, SystemMessage)
+        else json.dumps(to_wire(message))
+        for message in messages
+    ]
+    text = f'{json.dumps(body)[:-1]}, "messages": [{", ".join(parts)}]}}'
+    data = text.encode()
     return _once([data]), {"headers": {"Content-Length": str(len(data)), **_UNSAID}}
+
+
+@lru_cache(maxsize=8)
+def _system(content: str) -> str:
+    return json.dumps({"role": "system", "content": content})
 
 
 async def _once(parts: list[bytes]) -> AsyncIterator[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated
 
 import typer
@@ -139,7 +139,7 @@ def drive(
         run: The run; closed at the end.
         setup: Its models are closed at the end.
         work: The session.
-        json: Whether to print the summary as JSON.
+        json: Whether to print the summary as JSON, if there is no report.
         report: Says more of what came of it, after the summary.
 
     Raises:
@@ -147,6 +147,7 @@ def drive(
         Interrupted: The user did.
         typer.Exit: It came to its end without a completed record.
     """
+    _allow_connections()
     error: AidsafeError | None = None
     try:
         run_async(lambda: _watched(run, setup, work), GO_ON)
@@ -156,7 +157,8 @@ def drive(
         summary = run.summary
         run.close()
     if json:
-        write_json(summary.model_dump(mode="json"))
+        if report is None:
+            write_json(summary.model_dump(mode="json"))
     elif summary.outcomes:
         print_summary(out(), run.folder.path, summary)
     if error is not None:
@@ -171,10 +173,25 @@ def drive(
         raise typer.Exit(ExitCode.NOT_COMPLETED)
 
 
+def _allow_connections() -> None:
+    """As many open files as the system lets us have: each call in flight needs one.
+
+    What a shell hands on is often 1,024, where the system would allow a million.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    with suppress(OSError, ValueError):
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _watched(run: Run, setup: options.Setup, work: Callable[[], Awaitable[object]]) -> None:
     notice = "Stopping: calls under way are finished first. Ctrl-C again stops now."
-    with Stopper(run.stop, notice):
-        async with Progress(err(), lambda: run.summary):
+    console = err()
+    with Stopper(run.stop, notice, console):
+        async with Progress(console, lambda: run.summary):
             try:
                 await work()
             finally:

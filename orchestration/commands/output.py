@@ -110,10 +110,14 @@ class Stopper:
     Args:
         stop: Called at the first signal.
         notice: Said then.
+        console: Where; one that a live view is on must be the view's own.
     """
 
-    def __init__(self, stop: Callable[[], None], notice: str) -> None:
+    def __init__(
+        self, stop: Callable[[], None], notice: str, console: Console | None = None
+    ) -> None:
         self._stop = stop
+        self._console = console or err()
         self._notice = notice
         self._task = asyncio.current_task()
         self._told = False
@@ -124,7 +128,7 @@ class Stopper:
                 self._task.cancel()
             return
         self._told = True
-        err().print(self._notice)
+        self._console.print(self._notice)
         self._stop()
 
     def __enter__(self) -> Stopper:

@@ -93,7 +93,7 @@ def plan(
             if not found[0].outcomes.get("completed"):
                 raise typer.Exit(ExitCode.NOT_COMPLETED)
 
-        drive.drive(the_run, setup, work, json=False, report=report)
+        drive.drive(the_run, setup, work, json, report=report)
 
 
 def _print(found: Forecast, name: str) -> None:

@@ -34,6 +34,8 @@ _TRANSPORT = {
 }
 """What of a model's configuration does not shape its replies, and may change within a run."""
 
+_STARTS_KEPT = 16
+
 
 def shaping(config: Mapping[str, Any]) -> dict[str, Any]:
     """Of a model's public configuration, what shapes its replies."""
@@ -51,6 +53,7 @@ class Keys:
 
     def __init__(self) -> None:
         self._models: dict[str, bytes] = {}
+        self._starts: dict[str, blake2b] = {}
         self._forms: dict[int, tuple[Mapping[str, Any], bytes]] = {}
 
     def key(
@@ -72,16 +75,24 @@ class Keys:
             response_format: The schema of the reply.
             sampling: What the call sets beside the model's own sampling.
         """
-        digest = blake2b(digest_size=16)
-        for part in (prompt_id.encode(), self._model(model), self._form(response_format)):
-            digest.update(b"%d:%b" % (len(part), part))
-        digest.update(repr((ordinal, *sampling)).encode())
-        for message in messages:
+        digest: blake2b = self._start(str(messages[0].content)).copy()
+        for message in messages[1:]:
             # Lengths in between: no two different conversations may run together into one.
-            content = str(message.content).encode("utf-8", "surrogatepass")
+            content = _encode(str(message.content))
             digest.update(b"%b %d:" % (message.type.encode(), len(content)))
             digest.update(content)
+        digest.update(self._model(model) + self._form(response_format))
+        digest.update(_encode(repr((ordinal, *sampling, messages[0].type, prompt_id))))
         return digest.digest()
+
+    def _start(self, content: str) -> blake2b:
+        """The hash after the first message, which is the longest, and the same in all calls."""
+        if content not in self._starts:
+            if len(self._starts) > _STARTS_KEPT:
+                self._starts.clear()
+            encoded = _encode(content)
+            self._starts[content] = blake2b(b"%d:" % len(encoded) + encoded, digest_size=16)
+        return self._starts[content]
 
     def _model(self, model: Model) -> bytes:
         if model.name not in self._models:
@@ -94,6 +105,10 @@ class Keys:
         if id(form) not in self._forms:
             self._forms[id(form)] = (form, _hash(form))
         return self._forms[id(form)][1]
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _hash(data: Any) -> bytes:
@@ -204,7 +219,8 @@ class ChatLog:
                 temperature=temperature,
                 max_tokens=max_tokens,
                 cancellation_token=cancellation_token,
-                reseed=reseed + self._prompt.tries,
+                # An agent asks the same twice at most: two seeds for every try.
+                reseed=reseed + 2 * self._prompt.tries,
             )
             self.asked += 1
             price = self._till.price(model)

@@ -124,7 +124,13 @@ class Intake:
         self._source, known = journal.write_from_thread(
             lambda db: _register(db, source.spec if source else None, self._fingerprint)
         )
-        if known is not None:
+        self.known = known is not None
+        """Whether all prompts of the source were in the journal before."""
+        self.of_run = source is None
+        """Whether its counts are those of the run as a whole."""
+        if self.of_run:
+            self.counts, self.complete = Counts(journal.count_prompts()), True
+        elif known is not None:
             self.counts, self.complete = known, True
         else:
             self._number = journal.write_from_thread(_next_number)

@@ -167,8 +167,6 @@ class Run:
     def stop(self) -> None:
         """Begins no further call; `execute` returns once those under way have ended."""
         self._stopping = True  # also if there is no session yet
-        if self.state is not None and self.state.phase == "running":
-            self.state.phase = "stopping"
         if self._session is not None:
             self._session.stop()
 
@@ -236,8 +234,13 @@ class Run:
             )
         await self.folder.settle()
         intake = Intake(self.journal, self._source, prompts, self.folder.path)
-        session = self._session = Session(budget, intake.close)
         state = self.state = RunState(self.journal, intake, budget)
+
+        def halted() -> None:  # by the user, a limit or an error
+            state.phase = "stopping"
+            intake.close()
+
+        session = self._session = Session(budget, halted)
         self._failures_in_a_row = 0
         if self._stopping:
             self.stop()

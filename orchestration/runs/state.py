@@ -76,7 +76,7 @@ class Summary(BaseModel):
     updated_at: str = ""
 
     prompts: int = 0
-    """Prompts of the session's source that are known so far."""
+    """Prompts of the session's source that are known so far; of the run where it has none."""
     all_read: bool = False
     """Whether its source has been read to its end."""
     duplicates: int = 0
@@ -145,7 +145,8 @@ class RunState:
         self.stop_reasons: Counter[str] = journal.stop_reasons()
         self.rounds: Counter[int] = journal.rounds_to_consensus()
         # A source that is read now is counted while it is read.
-        self._waiting_before = journal.count_waiting(intake.number) if intake.complete else 0
+        source = None if intake.of_run else intake.number
+        self._waiting_before = journal.count_waiting(source) if intake.known else 0
         self.done_before = self.outcomes.total()
         self.done = 0
         self.active = 0

@@ -119,13 +119,19 @@ async def test_an_empty_reply_is_quoted_as_something() -> None:
         ([result('{"a', "length")] * 2, "truncated", "its JSON is broken"),
         (["No.", result('{"a', "length")], "truncated", "its JSON is broken"),
         ([result('{"a', "length"), "No."], "malformed", "there is no JSON object in it"),
-        ([SORRY], "refused", "the model refused to take part"),
+        ([SORRY, SORRY], "refused", "the model refused to take part"),
         (["No.", SORRY], "refused", "the model refused to take part"),
-        ([f"<think>Hm, {{no}}.</think>{SORRY}"], "refused", "the model refused to take part"),
-        ([result("", refusal="I won't.")], "refused", "the model refused to take part"),
-        ([result("", "content_filter")], "refused", "a filter of the provider stopped the reply"),
+        ([SORRY, "No."], "malformed", "there is no JSON object in it"),
+        ([SORRY, result('{"a', "length")], "truncated", "its JSON is broken"),
+        ([f"<think>Hm, {{no}}.</think>{SORRY}"] * 2, "refused", "the model refused to take part"),
+        ([result("", refusal="I won't.")] * 2, "refused", "the model refused to take part"),
         (
-            [result(json.dumps(accepts()), "content_filter")],
+            [result("", "content_filter")] * 2,
+            "refused",
+            "a filter of the provider stopped the reply",
+        ),
+        (
+            [result(json.dumps(accepts()), "content_filter")] * 2,
             "refused",
             "a filter of the provider stopped the reply",
         ),
@@ -159,9 +165,46 @@ async def test_a_whole_object_counts_even_if_the_model_was_cut_off_behind_it() -
 
 
 async def test_the_words_of_a_refusal_field_are_kept() -> None:
-    speaker, _ = agent([result("", refusal="I won't.")])
+    speaker, _ = agent([result("", refusal="I won't.")] * 2)
 
     assert (await take_turn(speaker)).raw == "I won't."
+
+
+@pytest.mark.parametrize(
+    "first", [SORRY, result("", refusal="I won't."), result("", "content_filter")]
+)
+async def test_a_sole_model_that_refuses_is_asked_once_more_with_another_seed_and_no_argument(
+    first: Any,
+) -> None:
+    speaker, client = agent([first, accepts()])
+
+    turn = await take_turn(speaker)
+
+    assert (turn.outcome, len(turn.discarded)) == ("completed", 1)
+    assert client.requests[0] == client.requests[1]
+    seed = speaker.models[0].config.seed
+    assert seed is not None
+    assert [arguments["seed"] for arguments in client.arguments] == [seed, seed + 1]
+
+
+async def test_a_correction_keeps_the_seed() -> None:
+    speaker, client = agent(["No.", accepts()])
+    await take_turn(speaker)
+
+    assert client.arguments[0]["seed"] == client.arguments[1]["seed"]
+
+
+async def test_of_several_models_only_the_last_is_asked_twice() -> None:
+    second, second_client = scripted([result("", "content_filter")] * 2, name="second")
+    speaker, client = agent([SORRY], "deliberator", second)
+
+    turn = await take_turn(speaker)
+
+    assert turn.outcome == "refused"
+    assert [call.model for call in (*turn.discarded, turn)] == ["first", "second", "second"]
+    assert [len(client.requests), len(second_client.requests)] == [1, 2]
+    seeds = [a["seed"] for a in (*client.arguments, *second_client.arguments)]
+    assert seeds == [seeds[0], seeds[0], seeds[0] + 1]
 
 
 async def test_fallback_models_are_asked_in_order_with_the_first_request() -> None:

@@ -30,6 +30,7 @@ from tests.orchestration.command import (
 from tests.orchestration.runs import CALLS_PER_CHAT, agree
 
 BAD_POLICIES = "id: mine\nversion: 1.0.0\ntitle: Mine\npolicies:\n  - id: one\n    nme: One\n"
+MODELS = "models: {default: {endpoint: {base_url: 'http://127.0.0.1:9/v1', model: m}}}\n"
 BAD_RECIPE = "name: mine\ndescription: Mine.\ncircle: [risk_analyst, nobody]\n"
 
 
@@ -46,6 +47,7 @@ def told(done: Done, code: ExitCode) -> str:
 # Input -------------------------------------------------------------------------------------------
 
 RUN = ["run", "{prompts}", "--out", "{out}"]
+AT = ["--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
 CHAT = ["chat", "Hi"]
 INPUTS: dict[str, tuple[list[str], str]] = {
     "a missing file": (["run", "none.jsonl", "--out", "{out}"], "There is no file none.jsonl"),
@@ -71,6 +73,18 @@ INPUTS: dict[str, tuple[list[str], str]] = {
     "an unwritable folder": (["run", "{prompts}", "--out", "{prompts}/sub"], "cannot be"),
     "a file as folder": (["run", "{prompts}", "--out", "{prompts}"], "is a file"),
     "another folder": (["run", "{prompts}", "--out", "{here}"], "something else than a run"),
+    "a time that is none": ([*RUN, "--max-time", "soon"], "--max-time soon is no time"),
+    "no time at all": ([*RUN, "--max-time", "0m"], "--max-time 0m is no time"),
+    "a price that is none": ([*RUN, "--price", "cheap"], "--price cheap is no price"),
+    "a price of one number": ([*RUN, "--price", "1"], "--price 1 is no price"),
+    "a price below nothing": ([*RUN, "--price=-1,2"], "--price -1,2 is no price"),
+    "a price beside a models file": (
+        [*RUN, "--models", "{models}", "--price", "1,2"],
+        "contradict",
+    ),
+    "a limit without a price": ([*RUN, "--max-cost", "1", *AT], "model 'default' has none"),
+    "a retry of what is done": (["retry", "x", "--outcome", "completed"], "not tried again"),
+    "a retry of no run": (["retry", "{here}", "--outcome", "failed"], "run.yaml cannot be read"),
     "no such run": (["show", "none"], "There is no none"),
     "no such policy set": (["policies", "show", "none"], "none"),
     "no such persona": (["personas", "show", "none"], "no persona 'none'"),
@@ -93,8 +107,9 @@ def test_input_that_cannot_be_used_is_told_of(
         "empty": b"",
         "policies": BAD_POLICIES,
         "recipe": BAD_RECIPE,
+        "models": MODELS,
     }
-    suffix = {"policies": ".yaml", "recipe": ".yaml"}
+    suffix = {"policies": ".yaml", "recipe": ".yaml", "models": ".yaml"}
     names = {"here": str(tmp_path), "out": str(tmp_path / "run")}
     for key, content in files.items():
         file = tmp_path / f"{key}{suffix.get(key, '.jsonl')}"
@@ -153,15 +168,6 @@ def test_an_export_that_cannot_be_written_is_told_of(tmp_path: Path) -> None:
     assert "cannot be written" in error
 
 
-def test_a_run_of_other_policies_is_not_mixed_in(tmp_path: Path) -> None:
-    run = make_run(tmp_path, 1)
-    settings = (run / "run.yaml").read_bytes()
-    more = ["--models", tmp_path / "models.yaml", "--policies", "mlcommons"]
-    done = aidsafe("run", tmp_path / "prompts.txt", "--out", run, *more)
-    assert "was started with other policies" in told(done, ExitCode.INPUT)
-    assert (run / "run.yaml").read_bytes() == settings
-
-
 # The endpoint ------------------------------------------------------------------------------------
 
 Command = Callable[[Path, Path], list[str | Path]]
@@ -179,7 +185,7 @@ CALLING: dict[str, Command] = {
     [
         (Fault.UNAUTHORIZED, "refused the key (401). Check the key in OPENAI_API_KEY"),
         (Fault.MODEL_NOT_FOUND, "knows no model 'm' (404)"),
-        (Fault.SCHEMA_UNSUPPORTED, "did not accept the request (400)"),
+        (Fault.SCHEMA_UNSUPPORTED, "does not know the form in which JSON is asked for (400)"),
         (Fault.RESET, "broke the connection off"),
     ],
 )
@@ -253,8 +259,9 @@ def test_an_endpoint_that_dies_in_a_run_leaves_what_is_done(tmp_path: Path) -> N
         assert done.json["outcomes"] == {"completed": 1, "failed": 10}
         assert "broke the connection off" in done.err
         endpoint.fault_rates.clear()
-        again = aidsafe(*run, "--retry", "failed", "--json")
-        assert again.json["outcomes"] == {"completed": 12}
+        again = aidsafe("retry", tmp_path / "run", "--outcome", "failed", "--json")
+        assert again.json["outcomes"] == {"completed": 11}
+        assert aidsafe(*run, "--json").json["outcomes"] == {"completed": 12}
     assert endpoint.counts["ok"] == 12 * CALLS_PER_CHAT
 
 
@@ -273,11 +280,13 @@ def test_without_a_completed_record_the_exit_code_says_so(command: str, tmp_path
 
 
 def test_a_folder_without_a_journal_is_no_run(tmp_path: Path) -> None:
-    for command in ("show", "export"):
+    for command in ("show", "export", "status"):
         assert "There is no run in" in told(aidsafe(command, tmp_path), ExitCode.JOURNAL)
+    dry = [*CALLING["run"](models_file(tmp_path, "http://127.0.0.1:9/v1"), tmp_path), "--dry-run"]
+    assert "There is no run in" in told(aidsafe(*dry), ExitCode.JOURNAL)
 
 
-@pytest.mark.parametrize("command", ["show", "export", "run"])
+@pytest.mark.parametrize("command", ["show", "export", "run", "status"])
 def test_a_damaged_journal_is_told_of(command: str, tmp_path: Path) -> None:
     run = make_run(tmp_path, 1)
     (run / FILE_NAME).write_bytes(b"damaged" * 1000)

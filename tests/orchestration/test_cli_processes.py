@@ -68,7 +68,7 @@ def go_on(endpoint: Endpoint, folder: Path) -> Done:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_once_finishes_the_chats_under_way(number: signal.Signals, tmp_path: Path) -> None:
+def test_once_finishes_the_calls_under_way(number: signal.Signals, tmp_path: Path) -> None:
     with Endpoint(reply=agree, latency=0.15) as endpoint:
         process = start(
             *("run", prompts_file(tmp_path), "--out", tmp_path / "run", "--concurrency", "1"),
@@ -78,13 +78,14 @@ def test_once_finishes_the_chats_under_way(number: signal.Signals, tmp_path: Pat
         process.send_signal(number)
         done = finish(process)
         assert done.code == ExitCode.INTERRUPTED
-        assert done.json["outcomes"] == {"completed": 1}
-        assert done.json["interrupted"] is True
-        assert "chats under way are finished first" in done.err
+        assert (done.json["phase"], done.json["why_stopped"]) == ("stopped", None)
+        assert (done.json["outcomes"], done.json["waiting"]) == ({}, 3)
+        assert "calls under way are finished first" in done.err
         assert done.err.endswith(
             "Stopped.\nGo on with the same command: what is done stays done.\n"
         )
-        assert endpoint.counts == {"ok": CALLS_PER_CHAT}
+        assert 1 <= endpoint.counts["ok"] < CALLS_PER_CHAT
+        assert done.json["calls"] == endpoint.counts["ok"], "what was under way is kept"
         endpoint.latency = 0
         assert go_on(endpoint, tmp_path).json["outcomes"] == {"completed": 3}
     assert endpoint.counts == {"ok": 3 * CALLS_PER_CHAT}
@@ -121,8 +122,14 @@ def test_a_chat_is_left_at_once(endpoint: Endpoint, tmp_path: Path) -> None:
 
 def test_a_run_that_was_killed_goes_on(endpoint: Endpoint, tmp_path: Path) -> None:
     process = started(endpoint, tmp_path)
+    seen = aidsafe("status", tmp_path / "run", "--json").json
+    assert (seen["phase"], seen["outcomes"]) == ("running", {"completed": 1})
     process.kill()
     process.communicate()
+    seen = aidsafe("status", tmp_path / "run", "--json").json
+    assert seen["phase"] == "stopped"
+    assert seen["why_stopped"] == "Its process ended without saying so."
+    assert seen["outcomes"] == {"completed": 1}
     again = go_on(endpoint, tmp_path)
     assert again.json["done_before"] == 1
     assert endpoint.counts["ok"] == 3 * CALLS_PER_CHAT

@@ -6,22 +6,17 @@ Only what must be is asked anew; and `--dry-run` says beforehand how much that i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from autogen_core.models import LLMMessage
 
-from agents.models.errors import EndpointOverloaded
-from agents.models.model import Model, Price
-from orchestration.recipe import Cast
+from agents.models.model import Price
 from orchestration.runs import Run
-from orchestration.runs.budget import Limits
 from orchestration.runs.dry import DryRun, dry_run
 from orchestration.runs.folder import SETTINGS_NAME
 from tests.endpoint import Endpoint
+from tests.orchestration.changes import changed, disagree, kinds
 from tests.orchestration.runs import (
     CALLS_PER_CHAT,
     SOURCE,
@@ -29,54 +24,12 @@ from tests.orchestration.runs import (
     agree,
     cast_at,
     execute,
-    files_in,
     opened,
     prompts,
     records,
     until,
 )
-from tests.scripted import ScriptedClient, agreeable, cast, intents, kind_of_turn, revises
-
-Made = tuple[Cast, ScriptedClient]
-
-
-def changed(kind: str = "", name: str = "", *, script: Any = agreeable, **recipe: Any) -> Made:
-    """The tests' cast with another something.
-
-    Args:
-        kind: What is other: `policies`, `personas`, `models` or `recipe`; nothing if left out.
-        name: Which of them.
-        script: What the model says.
-        recipe: What is other in the recipe.
-    """
-    made, client = cast(script, **recipe)
-    policy_set, personas, models = made.policy_set, dict(made.personas), dict(made.models)
-    if kind == "policies":
-        others = [
-            policy.model_copy(update={"definition": "Else."}) if policy.id == name else policy
-            for policy in policy_set.policies
-        ]
-        policy_set = policy_set.model_copy(update={"policies": others})
-    elif kind == "personas":
-        personas[name] = personas[name].model_copy(update={"instructions": "Else."})
-    elif kind == "models":
-        config = models[name].config.model_copy(update={"temperature": 0.1})
-        models[name] = Model(name, config, client)
-    elif kind == "recipe":
-        update = {"description": "Else."}
-        return Cast(made.recipe.model_copy(update=update), policy_set, personas, models), client
-    return Cast(made.recipe, policy_set, personas, models), client
-
-
-def disagree(messages: Sequence[LLMMessage], arguments: Mapping[str, Any]) -> Any:
-    """A script of a chat that nobody ever agrees in."""
-    return revises() if kind_of_turn(messages) == "deliberation" else agreeable(messages, arguments)
-
-
-def kinds(client: ScriptedClient) -> list[str]:
-    """What was asked for, shortened."""
-    return [kind_of_turn(request)[0] for request in client.requests]
-
+from tests.scripted import cast
 
 # What is asked anew ------------------------------------------------------------------------------
 
@@ -238,68 +191,3 @@ async def test_another_endpoint_or_model_is_a_change(what: str, folder: Path) ->
             assert run.folder.changed == {"models": ["default"]}
             await run.execute(prompts(1), 1)
     assert endpoint.counts["ok"] + other.counts["ok"] == 2 * CALLS_PER_CHAT
-
-
-# The dry run -------------------------------------------------------------------------------------
-
-
-def settled(folder: Path) -> dict[str, bytes]:
-    """The files of a run; without what SQLite keeps for readers beside the journal."""
-    return {
-        f.name: f.read_bytes() for f in files_in(folder) if not f.name.endswith(("-shm", "-wal"))
-    }
-
-
-async def test_a_dry_run_calls_nothing_and_changes_nothing(folder: Path) -> None:
-    await execute(folder, cast()[0], prompts(2))
-    before = settled(folder)
-    made, client = changed("personas", "drafter")
-    seen: list[int] = []
-    await dry_run(folder, made, lambda found: seen.append(found.prompts))
-    assert client.requests == []
-    assert settled(folder) == before
-    assert seen == [1, 2]
-
-
-async def test_a_dry_run_tells_prompts_without_an_outcome_apart(folder: Path) -> None:
-    made, client = cast()
-    held = Held(client, lambda messages: "Prompt 1?" in str(messages[1].content))
-    async with opened(folder, made) as run:
-        running = asyncio.create_task(run.execute(prompts(3), 2))
-        await until(lambda: held.calls == 1 and run.summary.done == 2)
-        run.stop()
-        held.let_go()
-        await running
-    found = await dry_run(folder, changed()[0])
-    assert found == DryRun(
-        prompts=3, unchanged=2, unfinished=1, replies_used=2 * CALLS_PER_CHAT + 1
-    )
-
-
-@pytest.mark.parametrize("outcome", ["refused", "malformed"])
-async def test_a_dry_run_knows_that_a_chat_without_a_record_ends_as_it_did(
-    outcome: str, folder: Path
-) -> None:
-    said = "I'm sorry, but I can't help with that." if outcome == "refused" else "No JSON."
-    made, _ = cast(lambda *_: said)
-    summary = await execute(folder, made, prompts(1))
-    assert summary.outcomes == {outcome: 1}
-    found = await dry_run(folder, changed()[0])
-    assert (found.unchanged, found.changed, found.replies_asked_anew) == (1, 0, 0)
-
-
-async def test_a_dry_run_knows_what_the_same_settings_leave_alone(folder: Path) -> None:
-    made, _ = cast([intents("x"), EndpointOverloaded("It answered 500.", "Wait.")])
-    summary = await execute(folder, made, prompts(1))
-    assert summary.outcomes == {"failed": 1}
-    same = await dry_run(folder, changed()[0])
-    assert (same.unchanged, same.changed) == (1, 0), "only `retry` takes it up again"
-    other = await dry_run(folder, changed("personas", "refiner")[0])
-    assert (other.unchanged, other.changed, other.replies_used) == (0, 1, 1)
-
-
-async def test_a_dry_run_counts_what_a_limit_cut_off_as_unfinished(folder: Path) -> None:
-    summary = await execute(folder, cast()[0], prompts(1), 1, limits=Limits(tokens=2000))
-    assert summary.outcomes == {"over_budget": 1}
-    same = await dry_run(folder, changed()[0])
-    assert (same.unfinished, same.changed, same.replies_asked_anew) == (1, 0, 0)

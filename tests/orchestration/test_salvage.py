@@ -93,6 +93,16 @@ def test_the_new_journal_is_one_to_go_on_with(run: Path, to: Path) -> None:
         assert (to / name).read_bytes() == (run / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["[24, 0, 0, []]", '{"policies": {"one"', "p17", "Prompt 17: ", '{"row": 17}', "Reply 1 to 17"],
+)
+def test_a_row_that_is_damaged_does_not_pass_for_sound(run: Path, to: Path, text: str) -> None:
+    damage(run, spoilt(text))
+    salvaged(run, to)
+    assert salvage(to, to.parent / "again") is None, "what was brought out is sound"
+
+
 def test_accounts_and_sources_that_are_lost(run: Path, to: Path) -> None:
     for there in (whole().rindex(PRICE.encode()), whole().index(b'["prompts.jsonl"')):
         damage(run, overwritten(there // PAGE + 1))
