@@ -46,10 +46,11 @@ class Progress:
     async def __aexit__(self, *_: object) -> None:
         if self._showing is not None:
             self._showing.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, OSError, ValueError):
                 await self._showing
         if self._console.is_terminal:
-            self._live.stop()
+            with suppress(OSError, ValueError):  # the terminal is gone
+                self._live.stop()
 
     async def _show(self) -> None:
         if not self._console.is_terminal:

@@ -13,6 +13,7 @@ from agents.models.errors import (
     EndpointThrottled,
     EndpointTimeout,
     EndpointUnreachable,
+    QuotaExhausted,
     UnusableAnswer,
 )
 from agents.models.throttle import Outcome, Throttle
@@ -41,7 +42,7 @@ class Attempts:
         self.made = 0
         """Attempts so far."""
         self._max = 1 + max_retries
-        self._left = seconds
+        self._left = self._seconds = seconds
         self._throttle = throttle
         self._where = where
         self._context = CALL.get()
@@ -97,6 +98,13 @@ class Attempts:
         """
         wait = self._wait(error)
         self._tell(error, wait)
+        asked = error.retry_after if isinstance(error, EndpointThrottled) else None
+        if asked is not None and asked > max(self._seconds, 60.0):
+            # A limit of the hour or the day: nobody's prompt is to blame, and nobody's will do.
+            raise QuotaExhausted(
+                f"{self._where} asks to be left alone for {asked / 60:.0f} minutes (429).",
+                "Start the same command again then: what is done stays done.",
+            )
         if wait is None:
             raise error.after(self.made)
         self._left -= wait
@@ -118,7 +126,8 @@ class Attempts:
             enough = self.made >= 2 and self._where not in _THERE
         if isinstance(error, EndpointOverloaded) and error.retry_after is not None:
             wait += error.retry_after
-        return wait if not enough and wait <= self._left else None
+        once_more = isinstance(error, EndpointTimeout) and self.made == 1
+        return wait if not enough and (wait <= self._left or once_more) else None
 
     def _tell(self, error: EndpointError, wait: float | None) -> None:
         if self._context.observer is not None:

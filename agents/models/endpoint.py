@@ -70,8 +70,9 @@ class EndpointConfig(BaseModel):
     max_retries: int = Field(default=8, ge=0, le=100)
     """Further attempts after a 408, 409, 429, 5xx, a lost connection, a time-out or an answer that
     is no chat completion."""
-    retry_seconds: float = Field(default=600.0, ge=0)
-    """Seconds that one call may go on being tried, the waits between its attempts included."""
+    retry_seconds: float = Field(default=1800.0, ge=0)
+    """Seconds that one call may go on being tried, the waits between its attempts included. An
+    attempt that timed out is followed by one more whatever this says."""
     max_concurrency: int | None = Field(default=None, ge=1)
     """Calls at the same time at most; as many as there are chats if left out."""
     min_concurrency: int = Field(default=1, ge=1)

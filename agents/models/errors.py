@@ -18,6 +18,11 @@ class EndpointError(AidsafeError):
     kind: ClassVar[str] = "other"
     """What failed attempts are counted under; one word for errors of the same nature."""
 
+    @property
+    def told(self) -> str:
+        """The cause without the endpoint's own words, which may quote the prompt: for logs."""
+        return self.cause
+
     def after(self, attempts: int) -> Self:
         """The same error, saying how many attempts were made; itself if it was one."""
         if attempts == 1:
@@ -51,6 +56,12 @@ class RequestRejected(EndpointError):
     """
 
     kind = "rejected"
+
+    @property
+    def told(self) -> str:
+        """The cause without the endpoint's own words."""
+        head, found, _ = self.cause.partition("): ")
+        return f"{head})." if found else self.cause
 
 
 class SchemaUnsupported(RequestRejected):

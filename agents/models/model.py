@@ -23,6 +23,7 @@ from agents.models.errors import (
     EndpointForbidden,
     EndpointMisconfigured,
 )
+from agents.models.wire import as_text
 from agents.turns import Usage
 from policies import AidsafeError, InputError, load_yaml
 
@@ -250,7 +251,7 @@ class Model:
         latency = time.perf_counter() - started
         more = result if isinstance(result, EndpointResult) else None
         return Answer(
-            text=result.content if isinstance(result.content, str) else "",
+            text=as_text(result.content) if isinstance(result.content, str) else "",
             finish_reason=result.finish_reason,
             usage=Usage(
                 prompt_tokens=result.usage.prompt_tokens,

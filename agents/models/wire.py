@@ -62,6 +62,8 @@ _UNKNOWN_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+_QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+_MOST_TOKENS = 10**12
 _NOT_OPENAI = "Check that the address is that of an OpenAI-compatible API."
 
 
@@ -183,19 +185,33 @@ def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:
         usage = answer.get("usage") or {}
         details = usage.get("prompt_tokens_details") or {}
         return EndpointResult(
-            content=message.get("content") or "",
+            content=as_text(message.get("content") or ""),
             finish_reason=_FINISH.get(choice.get("finish_reason") or "", "unknown"),
             usage=RequestUsage(
-                int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+                _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
             ),
             cached=False,
             thought=message.get("reasoning_content"),
-            cached_tokens=details.get("cached_tokens") or 0,
-            refusal=message.get("refusal") or None,
-            served_model=answer.get("model"),
+            cached_tokens=_count(details.get("cached_tokens")),
+            refusal=as_text(message.get("refusal") or "") or None,
+            served_model=as_text(answer.get("model") or "") or None,
         )
-    except (TypeError, KeyError, IndexError, AttributeError, ValueError):
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError):
         return UnusableAnswer(f"{where} sent an answer that is not a chat completion.", _NOT_OPENAI)
+
+
+def as_text(text: str) -> str:
+    """Text that can be kept: halves of characters, which a cut-off emoji leaves, are replaced."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
+
+
+def _count(number: Any) -> int:
+    """A number of tokens, of a size that can be kept."""
+    return min(max(0, int(number or 0)), _MOST_TOKENS)
 
 
 def filtered(error: Exception) -> EndpointResult | None:
@@ -259,10 +275,10 @@ def _explain_status(
     error: openai.APIStatusError, where: str, model: str, key_env: str, key: str
 ) -> EndpointError:
     status = error.status_code
-    said = " ".join(str(error.message).split())
+    said = as_text(" ".join(str(error.message).split()))
     if key:
         said = said.replace(key, "***")
-    if status in (401, 403):
+    if status in (401, 403) and not {error.code, error.type} & _QUOTA_CODES:
         refused = EndpointForbidden if status == 403 else EndpointMisconfigured
         return refused(
             f"{where} refused the key ({status}).",
@@ -280,9 +296,9 @@ def _explain_status(
             f"The chat grew longer than the context of '{model}'.",
             "Use a model with a longer context, or a recipe with fewer rounds.",
         )
-    if status == 429 and "insufficient_quota" in (error.code, error.type):
+    if status == 402 or (status in (403, 429) and {error.code, error.type} & _QUOTA_CODES):
         return QuotaExhausted(
-            f"{where} says that the quota is used up (429).",
+            f"{where} says that the quota is used up ({status}).",
             "Top it up, then start the same command again: what is done stays done.",
         )
     if status in (408, 409, 429) or status >= 500:
@@ -316,7 +332,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             try:
                 seconds = parsedate_to_datetime(text).timestamp() - time.time()
-            except ValueError:
+            except (ValueError, OverflowError):
                 continue
         if seconds == seconds:  # not "nan"
             return max(0.0, seconds)

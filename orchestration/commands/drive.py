@@ -119,7 +119,8 @@ def announce_changes(run: Run) -> None:
             clean(
                 f"The run in {run.folder.path} was last started with other {what}. Its prompts "
                 "are taken up again: replies whose request is the same are used again, the others "
-                "are asked for anew (--dry-run says how many)."
+                "are asked for anew (--dry-run says how many). Those that no command names wait, "
+                "and are not exported; changing back brings all back for nothing."
             ),
             style="yellow",
         )
@@ -157,7 +158,7 @@ def drive(
         summary = run.summary
         run.close()
     if json:
-        if report is None:
+        if report is None and run.state is not None:
             write_json(summary.model_dump(mode="json"))
     elif summary.outcomes:
         print_summary(out(), run.folder.path, summary)

@@ -19,7 +19,10 @@ from policies import AidsafeError, ExitCode
 
 T = TypeVar("T")
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A terminal that is closed says SIGHUP, where there is such a thing.
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Interrupted(AidsafeError):
@@ -42,6 +45,20 @@ class _Console(Console):
         leave_quietly()
 
 
+class _ErrConsole(_Console):
+    """A console whose words may be lost, but not the work that goes on behind them."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with suppress(OSError, ValueError):  # a full disk, a closed terminal
+            super().print(*objects, **options)
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
 def out() -> Console:
     """Standard output: results."""
     return _Console()
@@ -49,7 +66,7 @@ def out() -> Console:
 
 def err() -> Console:
     """Standard error: everything that is not the result."""
-    return _Console(stderr=True)
+    return _ErrConsole()
 
 
 def write(text: str) -> None:
@@ -128,8 +145,8 @@ class Stopper:
                 self._task.cancel()
             return
         self._told = True
-        self._console.print(self._notice)
         self._stop()
+        self._console.print(self._notice)
 
     def __enter__(self) -> Stopper:
         loop = asyncio.get_running_loop()

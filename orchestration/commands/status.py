@@ -12,6 +12,7 @@ from orchestration.commands.output import err, out, write_json
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.journal.lock import is_locked
 from orchestration.progress import panel
+from orchestration.runs.budget import Budget, Limits
 from orchestration.runs.state import STATUS_NAME, Summary, read_status
 from orchestration.view import plain
 
@@ -50,6 +51,7 @@ def look(folder: Path) -> Summary:
     journal = Journal(folder / FILE_NAME)
     try:
         summary = read_status(folder, STATUS_NAME) or Summary()
+        spent = Budget(Limits(), [], journal.spend())
         summary = summary.model_copy(
             update={
                 "outcomes": dict(journal.outcomes()),
@@ -57,10 +59,17 @@ def look(folder: Path) -> Summary:
                 "rounds_to_consensus": dict(sorted(journal.rounds_to_consensus().items())),
                 "prompts": journal.count_prompts(),
                 "waiting": journal.count_waiting(),
+                "calls": spent.calls,
+                "usage": spent.usage,
+                "cost": dict(spent.costs),
+                "unpriced_calls": spent.unpriced,
             }
         )
     finally:
         journal.close()
+    if summary.phase == "finished" and summary.waiting:
+        why = "The session came to its end; other prompts of the run have no outcome yet."
+        summary = summary.model_copy(update={"phase": "stopped", "why_stopped": why})
     if not summary.started_at:  # a run without its status file, such as a salvaged one
         return summary.model_copy(update={"phase": "stopped" if summary.waiting else "finished"})
     if summary.phase in ("running", "stopping") and is_locked(folder) is False:

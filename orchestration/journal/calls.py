@@ -37,8 +37,10 @@ _TRANSPORT = {
 _STARTS_KEPT = 16
 
 
-def shaping(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a model's public configuration, what shapes its replies."""
+def shaping(model: Model) -> dict[str, Any]:
+    """Of a model's configuration, what shapes its replies."""
+    # What is sent with each call is no secret, whatever it is called.
+    config = model.config.public() | {"extra": model.config.extra}
     return {
         part: {k: v for k, v in value.items() if k not in _TRANSPORT[part]}
         if part in _TRANSPORT
@@ -96,7 +98,7 @@ class Keys:
 
     def _model(self, model: Model) -> bytes:
         if model.name not in self._models:
-            self._models[model.name] = _hash(shaping(model.config.public()))
+            self._models[model.name] = _hash(shaping(model))
         return self._models[model.name]
 
     def _form(self, form: Mapping[str, Any]) -> bytes:
@@ -119,7 +121,7 @@ def _hash(data: Any) -> bytes:
 class Till(Protocol):
     """Lets calls be made, and is told what they came to."""
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """A call is to be made. Raises `CallNotBegun` if there is to be none."""
 
     def end(self) -> None:
@@ -135,7 +137,7 @@ class Till(Protocol):
 class NoCalls:
     """A till that lets no call be made: for seeing how far the journal alone leads."""
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """Raises `CallNotBegun`."""
         raise CallNotBegun
 
@@ -211,7 +213,7 @@ class ChatLog:
         if answer is not None:
             self.replayed += 1
             return answer
-        self._till.begin()
+        await self._till.begin()
         try:
             answer = await model.ask(
                 messages,

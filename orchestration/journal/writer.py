@@ -125,8 +125,11 @@ class Writer:
                 db.execute("SAVEPOINT change")
                 try:
                     waiting.result = waiting.change(db)
-                except sqlite3.OperationalError:
-                    raise  # the disk, not the change
+                except sqlite3.IntegrityError as error:
+                    waiting.error = error
+                    db.execute("ROLLBACK TO change")
+                except sqlite3.Error:
+                    raise  # the disk or the file, not the change
                 except Exception as error:  # noqa: BLE001 - handed to who waits
                     waiting.error = error
                     db.execute("ROLLBACK TO change")

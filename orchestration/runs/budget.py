@@ -12,6 +12,9 @@ from agents.turns import Usage
 from orchestration.journal.schema import Spent
 from policies import InputError
 
+_FIRST = 4
+"""Calls that are begun under a limit before it is known what one comes to."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -45,7 +48,10 @@ class Budget:
     """
 
     def __init__(
-        self, limits: Limits, models: Iterable[Model], spent: Iterable[Spent] = ()
+        self,
+        limits: Limits,
+        models: Iterable[Model],
+        spent: Iterable[Spent] = (),
     ) -> None:
         self.limits = limits
         self.calls = 0
@@ -70,6 +76,12 @@ class Budget:
             raise InputError(
                 f"--max-cost needs prices, and the model '{unpriced[0]}' has none.",
                 "Give it a price: block in the models file, or --price PROMPT,COMPLETION.",
+            )
+        if self.unpriced:
+            raise InputError(
+                f"--max-cost is for the whole run, and {self.unpriced} calls of earlier sessions "
+                "have no price.",
+                "Use --max-tokens instead; prices count from the call on for which they are given.",
             )
         currencies = {model.config.price.currency for model in models if model.config.price}
         if len(currencies | set(self.costs)) > 1:
@@ -116,6 +128,15 @@ class Budget:
         if limits.seconds is not None and self.seconds >= limits.seconds:
             return "--max-time is reached"
         return None
+
+    @property
+    def must_look_first(self) -> bool:
+        """Whether further calls should wait until it is known what one comes to.
+
+        A limit is no use to a first burst of hundreds of calls, all begun before any has come back.
+        """
+        limited = self.limits.cost is not None or self.limits.tokens is not None
+        return limited and not self.calls and self._in_flight >= _FIRST
 
     @property
     def seconds(self) -> float:

@@ -36,13 +36,13 @@ def settings_of(cast: Cast) -> dict[str, Any]:
 def is_changed(cast: Cast, journal: Journal) -> bool:
     """Whether a run was last started with other settings than these."""
     before = journal.meta("settings")
-    return before is not None and json.loads(before) != _fingerprints(settings_of(cast))
+    return before is not None and json.loads(before) != _fingerprints(settings_of(cast), cast)
 
 
-def _fingerprints(settings: dict[str, Any]) -> dict[str, dict[str, str]]:
+def _fingerprints(settings: dict[str, Any], cast: Cast) -> dict[str, dict[str, str]]:
     """Hashes of the parts of the settings, so that it can be said which of them has changed."""
     policies = dict(settings["policies"])
-    models = {name: shaping(config) for name, config in settings["models"].items()}
+    models = {model.name: shaping(model) for model in cast.models_in_use}
     parts = {
         "policies": {p["id"]: p for p in policies.pop("policies")} | {"the set": policies},
         "recipe": {settings["recipe"]["name"]: settings["recipe"]},
@@ -72,7 +72,7 @@ class RunFolder:
     def __init__(self, path: Path, cast: Cast, source: Source | None) -> None:
         self.path = path
         self._settings = settings_of(cast)
-        self._now = _fingerprints(self._settings)
+        self._now = _fingerprints(self._settings, cast)
         self._made = self._check()
         given = load_settings(path).get("prompts") if source is None else asdict(source)
         self._settings = {"prompts": given, **self._settings}

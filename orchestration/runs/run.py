@@ -68,6 +68,7 @@ async def deliberate(
     wrap: Callable[[Model], Model] = lambda model: model,
     ends_run: Callable[[EndpointError, bool], bool] = lambda *_: False,
     cut_off: Callable[[], str | None] = lambda: None,
+    outlives: Callable[[Exception], bool] = lambda _: False,
 ) -> tuple[CoTRecord, EndpointError | None]:
     """One prompt through one chat.
 
@@ -79,6 +80,7 @@ async def deliberate(
         ends_run: Whether an endpoint's error concerns more than this prompt; asked of the error,
             and of whether nothing had been said yet.
         cut_off: Why the chat was cut off, if that is to be its outcome.
+        outlives: Whether an error that nobody foresaw costs this prompt alone.
 
     Returns:
         The record, of any outcome; with the endpoint's error if that made it `failed`.
@@ -111,6 +113,10 @@ async def deliberate(
         # Nobody cancelled this chat: the client did that to its own call, and a task group would
         # take it for our wish and lose the prompt without a word.
         broke_off = ("failed", "The model's client cancelled its own call.")
+    except Exception as error:
+        if isinstance(error, AidsafeError) or not outlives(error):
+            raise
+        broke_off = ("failed", f"An error inside aidsafe ({type(error).__name__}).")
     return serializer.record(prompt, chat.messages, stop_reason, started, broke_off), failure
 
 
@@ -121,6 +127,7 @@ class Queue(Protocol):
         """The next prompt; None once there is no further one."""
 
 
+Take = Callable[[], Awaitable[Waiting | None]]
 Choice = Callable[[Intake], Awaitable[Queue]]
 """Chooses some of a source's prompts."""
 
@@ -183,12 +190,29 @@ class Run:
                 f"The run in {self.folder.path} was last started with other settings.",
                 "Start it again with the same `aidsafe run` command.",
             )
+        self._budget(options.get("limits"))  # before anything is taken up that has no room
         await requeue(self.journal, outcomes)
 
         async def chosen(_: Intake) -> Queue:
             return Again(self.journal)
 
         return await self.execute(iter(()), concurrency, chosen=chosen, **options)
+
+    def _budget(self, limits: Limits | None) -> Budget:
+        """What this session may spend.
+
+        Raises:
+            LimitReached: Nothing.
+            InputError: The limits cannot be held.
+        """
+        budget = Budget(limits or Limits(), self._cast.models_in_use, self.journal.spend())
+        reached = budget.used_up()
+        if reached is not None:
+            raise LimitReached(
+                f"{reached}: the run in {self.folder.path} has no room for another call.",
+                "Raise the limit to go on.",
+            )
+        return budget
 
     async def execute(
         self,
@@ -224,14 +248,7 @@ class Run:
             InputError: The source of the prompts is broken further on, or the limits cannot be
                 held.
         """
-        spent = self.journal.spend()
-        budget = Budget(limits or Limits(), self._cast.models_in_use, spent)
-        reached = budget.used_up()
-        if reached is not None:
-            raise LimitReached(
-                f"{reached}: the run in {self.folder.path} has no room for another call.",
-                "Raise the limit to go on.",
-            )
+        budget = self._budget(limits)
         await self.folder.settle()
         intake = Intake(self.journal, self._source, prompts, self.folder.path)
         state = self.state = RunState(self.journal, intake, budget)
@@ -245,7 +262,7 @@ class Run:
         if self._stopping:
             self.stop()
         fatal: list[Exception] = []
-        take = intake.next if chosen is None else (await chosen(intake)).next
+        take: Take = intake.next
 
         async def work() -> None:
             while not session.halt.is_set():
@@ -264,6 +281,8 @@ class Run:
 
         try:
             async with self._watched(session, state), asyncio.TaskGroup() as group:
+                if chosen is not None:
+                    take = (await chosen(intake)).next
                 for _ in range(concurrency):
                     group.create_task(work())
         except BaseExceptionGroup as errors:
@@ -300,6 +319,8 @@ class Run:
                     wrap=lambda model: log.wrap(told.wrap(model)),
                     ends_run=self._ends_run,
                     cut_off=lambda: session.limit_reached and f"{session.limit_reached}.",
+                    # Once others went well, one odd reply must not stop a weekend's work.
+                    outlives=lambda _: session.budget.calls > 0,
                 )
                 await self.journal.keep_record(waiting.number, record)
                 told.end(record, failure)
@@ -309,9 +330,12 @@ class Run:
         state.add(record)
         on_record(record)
         if record.outcome not in ("completed", "over_budget"):
-            state.note_error(f"{record.outcome}: {record.problem}")
-        if isinstance(failure, ContextExceeded):
-            return  # the endpoint is well; this chat was too long for it
+            # Not what is wrong with the reply, which may quote it: the record has that.
+            who = record.turns[-1].agent if record.turns else "the first turn"
+            why = failure.told if failure is not None else who
+            state.note_error(f"{record.outcome}: {why}")
+        if isinstance(failure, ContextExceeded | RequestRejected | EndpointForbidden):
+            return  # the endpoint is well; it has something against this chat
         if record.outcome != "failed":
             self._failures_in_a_row = 0
             return
@@ -319,7 +343,7 @@ class Run:
         if self._failures_in_a_row >= max(_DEAD_AFTER, 2 * concurrency):
             raise RunStopped(
                 f"{self._failures_in_a_row} prompts in a row failed, the last one because: "
-                f"{record.problem}",
+                f"{failure.told if failure is not None else record.problem}",
                 f"Mend the endpoint, then: aidsafe retry {self.folder.path} --outcome failed",
             )
 

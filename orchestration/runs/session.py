@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from agents.models.context import Halt
@@ -23,12 +24,14 @@ class Session:
         self.limit_reached: str | None = None
         """The limit that ended the session, if one did."""
         self._on_halt = on_halt
+        self._changed = asyncio.Event()
         self._prices: dict[str, str] = {}
 
     def stop(self) -> None:
         """No further call is begun; those under way come to their end."""
         if not self.halt.is_set():
             self.halt.set()
+            self._changed.set()
             self._on_halt()
 
     def stop_at_limit(self) -> None:
@@ -38,12 +41,15 @@ class Session:
             self.limit_reached = reason
             self.stop()
 
-    def begin(self) -> None:
-        """A call is to be made.
+    async def begin(self) -> None:
+        """A call is to be made; returns when it may be.
 
         Raises:
             CallNotBegun: There is to be none.
         """
+        while self.budget.must_look_first and not self.halt.is_set():
+            self._changed.clear()
+            await self._changed.wait()
         self.stop_at_limit()
         self.halt.check()
         self.budget.begin()
@@ -51,6 +57,7 @@ class Session:
     def end(self) -> None:
         """The call has ended, with a reply or without."""
         self.budget.end()
+        self._changed.set()
 
     def add(self, model: Model, answer: Answer) -> None:
         """Its reply is on disk."""

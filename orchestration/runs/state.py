@@ -166,7 +166,7 @@ class RunState:
     def attempt_failed(self, where: str, error: EndpointError, retry_in: float | None) -> None:
         """A request was not answered."""
         self.attempts[error.kind] += 1
-        self.note_error(error.cause)
+        self.note_error(error.told)
 
     def note_error(self, cause: str) -> None:
         """Something went wrong; what, without any text of prompts or replies."""
@@ -251,8 +251,8 @@ class RunState:
 
 def write_status(folder: Path, name: str, summary: Summary) -> None:
     """Writes how things stand into the run's folder; a full disk is not its business."""
-    text = json.dumps(summary.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
-    with suppress(OSError):
+    text = json.dumps(summary.model_dump(mode="json"), indent=2) + "\n"
+    with suppress(OSError, ValueError):
         write_whole(folder / name, [text])
 
 

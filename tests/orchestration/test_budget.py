@@ -155,6 +155,21 @@ async def test_with_many_chats_at_once_the_limit_is_not_passed_either(
     assert summary.outcomes.get("failed") is None
 
 
+async def test_before_it_is_known_what_a_call_comes_to_only_a_few_are_begun(
+    folder: Path, no_hang: None
+) -> None:
+    made, client = priced()
+    held = Held(client)
+    async with opened(folder, made) as run:
+        limits = Limits(tokens=10 * TOKENS)
+        running = asyncio.create_task(run.execute(prompts(50), 20, limits=limits))
+        await until(lambda: run.summary.active == 20 and held.calls)
+        assert held.calls < 10
+        held.let_go()
+        await running
+    assert len(client.requests) <= 10
+
+
 async def test_a_chat_that_had_not_said_anything_yet_just_waits(folder: Path) -> None:
     made, _ = priced()
     limits = Limits(tokens=CALLS_PER_CHAT * TOKENS + 9)
@@ -193,14 +208,14 @@ async def test_with_a_higher_limit_it_goes_on_and_repeats_no_call(
 async def test_spending_survives_sessions_each_call_at_the_price_of_its_time(folder: Path) -> None:
     await execute(folder, priced()[0], prompts(1))
     await execute(folder, priced(Price(prompt=3_000, completion=15_000))[0], prompts(2))
+    limits = Limits(cost=CALLS_PER_CHAT * 4 * COST)
+    with pytest.raises(LimitReached, match="--max-cost"):
+        await execute(folder, priced()[0], prompts(3), limits=limits)
     await execute(folder, priced(None)[0], prompts(3))
     summary = await execute(folder, priced()[0], prompts(3))
     assert summary.cost == {"USD": pytest.approx(CALLS_PER_CHAT * (COST + 3 * COST))}
     assert summary.unpriced_calls == CALLS_PER_CHAT
     assert summary.calls == 3 * CALLS_PER_CHAT
-    limits = Limits(cost=CALLS_PER_CHAT * 4 * COST)
-    with pytest.raises(LimitReached, match="--max-cost"):
-        await execute(folder, priced()[0], prompts(4), limits=limits)
 
 
 async def test_time_counts_the_session_alone(folder: Path, no_hang: None) -> None:
@@ -231,6 +246,15 @@ async def test_a_limit_on_the_cost_needs_prices(tmp_path: Path) -> None:
     assert "--price" in caught.value.remedy
     assert client.requests == []
     assert list(tmp_path.iterdir()) == []  # noqa: ASYNC240
+
+
+async def test_a_limit_on_the_cost_needs_the_price_of_every_call(folder: Path) -> None:
+    await execute(folder, priced(None)[0], prompts(1))
+    made, client = priced()
+    with pytest.raises(InputError, match="6 calls of earlier sessions have no price") as caught:
+        await execute(folder, made, prompts(2), limits=Limits(cost=9))
+    assert "--max-tokens" in caught.value.remedy
+    assert client.requests == []
 
 
 async def test_a_limit_on_the_cost_needs_one_currency(folder: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import types
 import unicodedata
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import pytest
 
 from orchestration import prompts as reading
 from orchestration.journal import Journal
-from orchestration.prompts import Prompt
-from orchestration.runs.intake import Source
+from orchestration.prompts import Prompt, read_prompts
+from orchestration.runs.intake import Intake, Source
 from policies import InputError
 from tests.orchestration.journals import handed_out, kept, named, take_file, take_in
 from tests.orchestration.prompt_files import write, write_jsonl
 from tests.orchestration.records import record
+from tests.orchestration.runs import until
 
 record()  # made once, outside of any event loop, since it takes a chat
 
@@ -207,6 +210,24 @@ async def test_a_source_that_was_not_read_to_its_end_is_read_again(journal: Jour
     again = await take_in(journal, named("a", "b", "c"))
     assert (again.counts.taken, again.counts.duplicates) == (3, 0)
     assert [waiting.id for waiting in await handed_out(again)] == ["a", "b", "c"]
+
+
+async def test_a_file_of_which_only_the_beginning_is_known_is_read_again(
+    journal: Journal, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "p.txt", "a\nb\nc\n")
+    more = threading.Event()
+
+    def slow() -> Iterator[Prompt]:
+        yield from islice(read_prompts(file), 2)
+        more.wait(10)
+
+    intake = Intake(journal, Source(file), slow(), tmp_path)
+    await until(lambda: journal.count_prompts() == 2)
+    intake.close()
+    more.set()
+    again = await take_file(journal, file)
+    assert [waiting.text for waiting in await handed_out(again)] == ["a", "b", "c"]
 
 
 async def test_two_sources_join_one_run(journal: Journal) -> None:

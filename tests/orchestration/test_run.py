@@ -11,7 +11,7 @@ import pytest
 import yaml
 from autogen_core.models import LLMMessage
 
-from agents.models.errors import EndpointError
+from agents.models.errors import EndpointError, EndpointMisconfigured
 from orchestration.journal import FILE_NAME
 from orchestration.prompts import Prompt
 from orchestration.record import CoTRecord
@@ -91,6 +91,20 @@ async def test_a_client_that_cancels_its_own_call_fails_its_prompt_and_no_more(
     assert summary.outcomes == {"completed": 2, "failed": 1}
 
 
+async def test_an_odd_reply_that_breaks_our_own_code_costs_its_prompt_alone(
+    folder: Path,
+) -> None:
+    def script(messages: Sequence[LLMMessage], arguments: Any) -> Any:
+        if "Prompt 1?" in str(messages[1].content) and kind_of_turn(messages) == "draft":
+            return ZeroDivisionError("a bug")
+        return agreeable(messages, arguments)
+
+    made, _ = cast(script)
+    summary = await execute(folder, made, prompts(3), 1)
+    assert summary.outcomes == {"completed": 2, "failed": 1}
+    assert records(folder)[1].problem == "An error inside aidsafe (ZeroDivisionError)."
+
+
 async def test_the_summary_counts_the_tokens_of_all_records(folder: Path) -> None:
     made, _ = cast()
     summary = await execute(folder, made, prompts(3))
@@ -145,8 +159,9 @@ CORRECTED = [
 async def test_a_chat_that_was_cut_off_goes_on_at_the_first_call_that_is_missing(
     good: int, folder: Path, tmp_path: Path
 ) -> None:
-    made, client = cast([*CORRECTED[:good], ZeroDivisionError("killed")])
-    with pytest.raises(ZeroDivisionError):
+    gone = EndpointMisconfigured("The key was withdrawn.", "Get another.")
+    made, client = cast([*CORRECTED[:good], gone])
+    with pytest.raises(EndpointMisconfigured):
         await execute(folder, made, prompts(1))
     assert good == 0 or records(folder) == []
 
