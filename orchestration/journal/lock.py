@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from orchestration.journal.errors import JournalError
@@ -24,7 +25,14 @@ def lock(folder: Path) -> int | None:
     handle: int | None = None
     try:
         handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for patience in (0.05, 0.1, 0.2, 0.0):
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not patience:
+                    raise
+                time.sleep(patience)  # somebody may only be asking whether it is locked
     except BlockingIOError:
         unlock(handle)
         raise JournalError(

@@ -318,7 +318,7 @@ def _register(
         return found[0], Counts.load(found[4])
     cursor = db.execute(
         "INSERT INTO sources (spec, fingerprint, complete, counts) VALUES (?, ?, 0, ?)",
-        (spec, fingerprint, Counts().dump()),
+        (spec or "", fingerprint, Counts().dump()),
     )
     assert cursor.lastrowid is not None  # noqa: S101 - it was an INSERT
     return cursor.lastrowid, None

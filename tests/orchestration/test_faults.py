@@ -1,4 +1,4 @@
-"""What a run promises on an endpoint of which every fifth call goes wrong, in every way there is."""
+"""What a run promises where every fifth call goes wrong, in every way there is."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ async def test_with_every_fifth_call_faulty_every_prompt_has_an_outcome_and_most
         reply=agree, latency=0.005, fault_rates=rates, retry_after=0.1, keep_bodies=False
     ) as endpoint:
         cast = cast_at(endpoint, max_retries=8, timeout=2)
-        summary = await execute(
-            folder, cast, prompts(PROMPTS), CONCURRENCY, on_record=count_chats
-        )
+        summary = await execute(folder, cast, prompts(PROMPTS), CONCURRENCY, on_record=count_chats)
 
     assert len(records(folder)) == sum(summary.outcomes.values()) == PROMPTS
     assert summary.outcomes["completed"] >= 0.95 * PROMPTS, summary.outcomes

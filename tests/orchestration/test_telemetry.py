@@ -266,8 +266,7 @@ async def test_nothing_holds_text_of_chats_or_errors(memory: Memory, folder: Pat
 
     names = ("good", "prose", "refusal", *errors)
     source = (Prompt(name, f"{CANARY} {name}", {"note": CANARY}) for name in names)
-    with pytest.raises(RuntimeError):
-        await run_with(memory, folder, cast(script)[0], source)
+    await run_with(memory, folder, cast(script)[0], source)
     found = records(folder)
     assert {record.outcome for record in found} == {"completed", "malformed", "refused", "failed"}
     assert all(CANARY in record.model_dump_json(exclude={"prompt"}) for record in found)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import gc
+import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
