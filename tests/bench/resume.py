@@ -73,7 +73,7 @@ def begin(endpoint: Served, prompts: Path, folder: Path) -> None:
 
 
 def fill(journal: Path, records: int) -> tuple[int, int]:
-    """Gives the first so many prompts a record and replies; says how many, and the size in bytes."""
+    """Gives the first so many prompts records and replies; says how many, and the bytes on disk."""
     with closing(sqlite3.connect(journal)) as db:
         db.execute("PRAGMA synchronous = OFF")
         (record,) = db.execute("SELECT record FROM records LIMIT 1").fetchone()
