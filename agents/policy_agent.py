@@ -12,6 +12,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Any, ClassVar, Self, cast
 
 from autogen_agentchat.agents import BaseChatAgent
@@ -262,11 +263,10 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         return 1 + sum(turn.agent == self.name for turn in turns)
 
     def _instruction(self, seen: Sequence[BaseChatMessage], state: Deliberation) -> str:
-        parts = [f"You are now the {self.name}: {self.persona.description}"]
-        parts.append(self.persona.instructions)
-        parts += _words_of_guests(seen)
-        parts.append(self.task(state))
-        return "\n".join(parts)
+        head = f"You are now the {self.name}: {self.persona.description}"
+        guests = _words_of_guests(seen)
+        parts = (head, self.persona.instructions, *guests, self.task(state))
+        return "\n".join(parts) if guests else _joined(parts)
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
         """Forgets everything that was said."""
@@ -303,6 +303,12 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
     def _from_config(cls, config: PolicyAgentConfig) -> Self:
         briefing = Briefing(config.policies, config.limits)
         return cls(config.persona, briefing, [Model.from_config(m) for m in config.models])
+
+
+@lru_cache(maxsize=1024)
+def _joined(parts: tuple[str, ...]) -> str:
+    # Many of the chats that are under way are told the same: all of them in the opening.
+    return "\n".join(parts)
 
 
 def _call(model: str, answer: Answer) -> Call:

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
+_COLLECTED_AFTER = (5_000, 20, 50)
 LONGEST = 0.01
 """Seconds that chats may begin turns for before the loop comes round."""
+
+
+@contextmanager
+def calm_collector() -> Iterator[None]:
+    """Has Python look for garbage less often, and not among what was there before.
+
+    A run makes objects by the thousand and hardly any cycles. As it comes, the collector takes a
+    tenth of its CPU time, most of it going through hundreds of thousands of objects of modules.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECTED_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 class _Round:

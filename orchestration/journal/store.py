@@ -35,7 +35,7 @@ from orchestration.journal.writer import Change, Writer
 from orchestration.record import CoTRecord
 
 T = TypeVar("T")
-_CACHE_KIB = 4_096  # of the writer; SQLite takes 2 MiB if not told
+_CACHE_KIB = 3_072  # of the writer; SQLite takes 2 MiB if not told
 
 
 class Journal:

@@ -22,6 +22,7 @@ from agents.models.errors import (
     SchemaUnsupported,
 )
 from agents.models.model import Model
+from orchestration.breath import calm_collector
 from orchestration.journal import JournalError
 from orchestration.journal.calls import ChatLog, Keys
 from orchestration.journal.schema import Waiting
@@ -280,11 +281,12 @@ class Run:
                     self.stop()
 
         try:
-            async with self._watched(session, state), asyncio.TaskGroup() as group:
-                if chosen is not None:
-                    take = (await chosen(intake)).next
-                for _ in range(concurrency):
-                    group.create_task(work())
+            with calm_collector():
+                async with self._watched(session, state), asyncio.TaskGroup() as group:
+                    if chosen is not None:
+                        take = (await chosen(intake)).next
+                    for _ in range(concurrency):
+                        group.create_task(work())
         except BaseExceptionGroup as errors:
             fatal.append(_first(errors.exceptions))
         except asyncio.CancelledError:
