@@ -222,7 +222,7 @@ async def test_time_counts_the_session_alone(folder: Path, no_hang: None) -> Non
     made, client = priced()
     held = Held(client, lambda messages: kind_of_turn(messages) == "deliberation")
     async with opened(folder, made) as run:
-        running = asyncio.create_task(run.execute(prompts(9), 2, limits=Limits(seconds=0.1)))
+        running = asyncio.create_task(run.execute(prompts(9), 2, limits=Limits(seconds=0.6)))
         await until(lambda: held.calls == 2)
         await until(lambda: run.summary.phase == "stopping")
         held.let_go()
