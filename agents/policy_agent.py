@@ -204,14 +204,15 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         outcome: TurnOutcome = "malformed"
         for model in self.models:
             messages = request
-            for again in (0, 1):
+            refusals = corrections = 0
+            while refusals < 2 and corrections < 2:
                 answer = await model.ask(
                     messages,
                     response_format=self.briefing.response_format(self.reply_type),
                     temperature=self.persona.temperature,
                     max_tokens=self.persona.max_tokens,
                     cancellation_token=cancellation_token,
-                    reseed=again if messages is request else 0,
+                    reseed=refusals if messages is request else 0,
                 )
                 call = _call(model.name, answer)
                 calls.append(call)
@@ -220,6 +221,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
                 except RefusedError as error:
                     call.problem = str(error)
                     outcome = "refused"
+                    refusals += 1
                     if model is not self.models[-1]:
                         break
                     # Nobody else to ask: once more, without arguing. Filters err, and a reply that
@@ -227,6 +229,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
                     messages = request
                 except ReplyError as error:
                     call.problem = str(error)
+                    corrections += 1
                     outcome = "truncated" if call.finish_reason == "length" else "malformed"
                     cut_off = outcome == "truncated"
                     problem = "it was cut off; be shorter" if cut_off else call.problem

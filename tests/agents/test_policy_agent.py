@@ -120,9 +120,10 @@ async def test_an_empty_reply_is_quoted_as_something() -> None:
         (["No.", result('{"a', "length")], "truncated", "its JSON is broken"),
         ([result('{"a', "length"), "No."], "malformed", "there is no JSON object in it"),
         ([SORRY, SORRY], "refused", "the model refused to take part"),
-        (["No.", SORRY], "refused", "the model refused to take part"),
-        ([SORRY, "No."], "malformed", "there is no JSON object in it"),
-        ([SORRY, result('{"a', "length")], "truncated", "its JSON is broken"),
+        # A refusal and a reply that cannot be used are each asked about once.
+        (["No.", SORRY, SORRY], "refused", "the model refused to take part"),
+        ([SORRY, "No.", "No."], "malformed", "there is no JSON object in it"),
+        ([SORRY, "No.", result('{"a', "length")], "truncated", "its JSON is broken"),
         ([f"<think>Hm, {{no}}.</think>{SORRY}"] * 2, "refused", "the model refused to take part"),
         ([result("", refusal="I won't.")] * 2, "refused", "the model refused to take part"),
         (
