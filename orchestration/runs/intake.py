@@ -113,6 +113,10 @@ class Intake:
         self._error: Exception | None = None
         self._fetched: deque[Waiting] = deque()
         self._after = -1
+        # Prompts that an earlier source named and that wait: their numbers are lower than those of
+        # new ones that may have been handed out before they were read.
+        self._adopting: list[int] = []  # not committed yet
+        self._adopted: deque[int] = deque()
         self._handed_out = 0
         self._awaited = False  # somebody waits until all is read
         self.counts = Counts()
@@ -134,6 +138,7 @@ class Intake:
             self.counts, self.complete = known, True
         else:
             self._number = journal.write_from_thread(_next_number)
+            self._after = self._number - 1
             threading.Thread(target=self._read_all, name="prompts", daemon=True).start()
 
     @property
@@ -154,6 +159,10 @@ class Intake:
             if self._error is not None:
                 raise self._error
             self._news.clear()
+            while self._adopted and len(self._fetched) < _FETCH:
+                self._fetched.append(self._journal.prompt(self._adopted.popleft())[0])
+            if self._fetched:
+                continue
             self._fetched.extend(self._journal.waiting(self._source, self._after, _FETCH))
             if self._fetched:
                 self._after = self._fetched[-1].number
@@ -263,6 +272,8 @@ class Intake:
             self.fresh += found[1]
             if found[0] == self._number:
                 self._number += 1
+            elif found[1]:
+                self._adopting.append(found[0])
         return self._limit is not None and counts.taken >= self._limit, None
 
     def _clash(self, db: sqlite3.Connection, prompt: Prompt) -> InputError:
@@ -281,6 +292,8 @@ class Intake:
     def _written(self, error: Exception | None) -> None:
         with self._room:
             self._writing = False
+            self._adopted.extend(self._adopting)
+            self._adopting.clear()
             if error is not None:
                 self._error, self._ended = error, True
                 self._room.notify_all()

@@ -48,6 +48,26 @@ async def test_a_source_that_blocks_blocks_nobody_else(journal: Journal, no_hang
         assert intake.complete
 
 
+async def test_a_prompt_of_an_earlier_source_is_handed_out_however_late_it_is_read(
+    journal: Journal, no_hang: None
+) -> None:
+    async with reading_from(journal, named("old", "older")) as intake:
+        await intake.all_read()
+    more = threading.Event()
+
+    def slow() -> Iterator[Prompt]:
+        yield from named("new")
+        more.wait(10)
+        yield from named("older", "old", "newer")
+
+    async with reading_from(journal, slow()) as intake:
+        first = await intake.next()
+        assert first is not None
+        assert first.id == "new", "its number is the highest so far"
+        more.set()
+        assert {each.id for each in await handed_out(intake)} == {"old", "older", "newer"}
+
+
 @pytest.mark.parametrize("waiter", ["next", "all_read"])
 async def test_closing_ends_the_wait_for_a_source_that_blocks(
     waiter: str, journal: Journal, no_hang: None
