@@ -16,9 +16,8 @@ from functools import cached_property
 from typing import Any
 
 from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, UserMessage
-from pydantic import BaseModel
 
-from agents.replies import ReplyContract, ReplyLimits, response_format
+from agents.replies import ReplyContract, ReplyLimits, TypedReply, response_format
 from agents.turns import Turn
 from policies import PolicySet, render_policy_set
 
@@ -81,10 +80,10 @@ class Briefing:
         return SystemMessage(content=f"{GROUND_RULES}\n{render_policy_set(self.policy_set)}")
 
     @cached_property
-    def _schemas(self) -> dict[type[BaseModel], dict[str, Any]]:
+    def _schemas(self) -> dict[type[TypedReply], dict[str, Any]]:
         return {}
 
-    def response_format(self, reply_type: type[BaseModel]) -> dict[str, Any]:
+    def response_format(self, reply_type: type[TypedReply]) -> dict[str, Any]:
         """The `response_format` that asks for a reply of this type. Treat as read-only."""
         if reply_type not in self._schemas:
             self._schemas[reply_type] = response_format(reply_type, self.contract)

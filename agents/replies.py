@@ -27,7 +27,7 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 """Free text of a reply. This bound is for unconstrained endpoints; `ReplyLimits` is tighter."""
 
 
-def _limited(limit: str) -> dict[str, Any]:
+def limited(limit: str) -> dict[str, Any]:
     """Marks a field whose schema takes its upper bound from `ReplyLimits`."""
     return {"x-limit": limit}
 
@@ -78,22 +78,30 @@ class ReplyContract(BaseModel):
         return dict(self.policy_of_rule)
 
 
-class _Reply(BaseModel):
+class TypedReply(BaseModel):
+    """A reply of a role, or a part of one."""
+
     model_config = ConfigDict(extra="ignore", frozen=True)
 
+    @classmethod
+    def schema_for(cls, contract: ReplyContract) -> dict[str, Any]:
+        """The JSON schema that asks for it, with the ids and limits of a run."""
+        schema: dict[str, Any] = _finish_schema(cls.model_json_schema(), contract)
+        return schema
 
-class Intent(_Reply):
+
+class Intent(TypedReply):
     """One thing that the user wants, by the words or behind them."""
 
-    text: Text = Field(json_schema_extra=_limited("thought_chars"))
+    text: Text = Field(json_schema_extra=limited("thought_chars"))
     kind: Literal["explicit", "implicit"]
     nature: Literal["benign", "harmful"]
 
 
-class Citation(_Reply):
+class Citation(TypedReply):
     """A thought with the policies and rules that it rests on."""
 
-    text: Text = Field(json_schema_extra=_limited("thought_chars"))
+    text: Text = Field(json_schema_extra=limited("thought_chars"))
     policies: list[str] = Field(min_length=1, max_length=5, json_schema_extra={"x-ids": "policies"})
     rules: list[str] = Field(max_length=8, json_schema_extra={"x-ids": "rules"})
 
@@ -111,7 +119,7 @@ class Citation(_Reply):
         return list(dict.fromkeys(ids))
 
 
-class _Numbered(_Reply):
+class _Numbered(TypedReply):
     thought: int
     """Number of the thought that is meant."""
 
@@ -125,40 +133,38 @@ class Correction(Citation, _Numbered):
 class Dispute(_Numbered):
     """An objection to a thought, left for others to settle."""
 
-    reason: Text = Field(json_schema_extra=_limited("note_chars"))
+    reason: Text = Field(json_schema_extra=limited("note_chars"))
 
 
-class IntentReply(_Reply):
+class IntentReply(TypedReply):
     """Reply of the intent analyst."""
 
     role: Literal["intent_analyst"] = "intent_analyst"
-    intents: list[Intent] = Field(
-        min_length=1, max_length=20, json_schema_extra=_limited("intents")
-    )
+    intents: list[Intent] = Field(min_length=1, max_length=20, json_schema_extra=limited("intents"))
 
 
-class DraftReply(_Reply):
+class DraftReply(TypedReply):
     """Reply of the drafter: the first thoughts and the first response."""
 
     role: Literal["drafter"] = "drafter"
     thoughts: list[Citation] = Field(
         min_length=1,
         max_length=20,
-        json_schema_extra={**_limited("thoughts"), "x-least": "least_thoughts"},
+        json_schema_extra={**limited("thoughts"), "x-least": "least_thoughts"},
     )
-    response: Text = Field(json_schema_extra=_limited("response_chars"))
+    response: Text = Field(json_schema_extra=limited("response_chars"))
 
 
-class DeliberationReply(_Reply):
+class DeliberationReply(TypedReply):
     """Reply of a deliberator: a verdict on the current version, and what it changes in it."""
 
     role: Literal["deliberator"] = "deliberator"
-    comment: Text = Field(json_schema_extra=_limited("note_chars"))
+    comment: Text = Field(json_schema_extra=limited("note_chars"))
     verdict: Literal["accept", "revise"]
-    add: list[Citation] = Field(max_length=20, json_schema_extra=_limited("changes"))
-    correct: list[Correction] = Field(max_length=20, json_schema_extra=_limited("changes"))
-    dispute: list[Dispute] = Field(max_length=20, json_schema_extra=_limited("changes"))
-    response: Text | None = Field(json_schema_extra=_limited("response_chars"))
+    add: list[Citation] = Field(max_length=20, json_schema_extra=limited("changes"))
+    correct: list[Correction] = Field(max_length=20, json_schema_extra=limited("changes"))
+    dispute: list[Dispute] = Field(max_length=20, json_schema_extra=limited("changes"))
+    response: Text | None = Field(json_schema_extra=limited("response_chars"))
 
 
 class Keep(_Numbered):
@@ -174,7 +180,7 @@ class _Rewriting(_Numbered):
 class Rewrite(Citation, _Rewriting):
     """The thought stays in a new wording."""
 
-    why: Text = Field(json_schema_extra=_limited("note_chars"))
+    why: Text = Field(json_schema_extra=limited("note_chars"))
 
 
 DropReason: TypeAlias = Literal["deceptive", "redundant", "repetitive", "policy_inconsistent"]
@@ -185,40 +191,36 @@ class Drop(_Numbered):
 
     decision: Literal["drop"]
     reason: DropReason
-    why: Text = Field(json_schema_extra=_limited("note_chars"))
+    why: Text = Field(json_schema_extra=limited("note_chars"))
 
 
-class RefinementReply(_Reply):
+class RefinementReply(TypedReply):
     """Reply of the refiner: what becomes of the thoughts, and the final response."""
 
     role: Literal["refiner"] = "refiner"
     decisions: list[Annotated[Keep | Rewrite | Drop, Field(discriminator="decision")]] = Field(
-        max_length=100, json_schema_extra=_limited("decisions")
+        max_length=100, json_schema_extra=limited("decisions")
     )
-    response: Text | None = Field(json_schema_extra=_limited("response_chars"))
+    response: Text | None = Field(json_schema_extra=limited("response_chars"))
 
 
-Reply: TypeAlias = IntentReply | DraftReply | DeliberationReply | RefinementReply
-
-
-def response_format(reply_type: type[BaseModel], contract: ReplyContract) -> dict[str, Any]:
+def response_format(reply_type: type[TypedReply], contract: ReplyContract) -> dict[str, Any]:
     """The JSON schema for a reply, as `response_format` takes it.
 
     Args:
-        reply_type: One of the reply models of this module.
+        reply_type: The reply of a role.
         contract: Ids and limits of the run.
 
     Returns:
         ``{"type": "json_schema", "json_schema": {"name", "strict", "schema"}}``. Every property is
         required and no other is allowed, as OpenAI's strict mode wants it.
     """
-    schema = reply_type.model_json_schema()
     return {
         "type": "json_schema",
         "json_schema": {
             "name": reply_type.__name__,
             "strict": True,
-            "schema": _finish_schema(schema, contract),
+            "schema": reply_type.schema_for(contract),
         },
     }
 

@@ -13,10 +13,30 @@ from autogen_agentchat.messages import MessageFactory, StructuredMessage
 from autogen_core.models import AssistantMessage, UserMessage
 from pydantic import BaseModel, ConfigDict, Field
 
+from agents.pair_replies import MOST, AnswerReply, BeliefReply, ClassifierReply, JudgeReply
 from agents.parsing import find_json
 from agents.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
 
-Role: TypeAlias = Literal["intent_analyst", "drafter", "deliberator", "refiner"]
+Role: TypeAlias = Literal[
+    "intent_analyst",
+    "drafter",
+    "deliberator",
+    "refiner",
+    "ear_whisperer",
+    "generator",
+    "violation_judge",
+    "violation_classifier",
+]
+Reply: TypeAlias = (
+    IntentReply
+    | DraftReply
+    | DeliberationReply
+    | RefinementReply
+    | BeliefReply
+    | AnswerReply
+    | JudgeReply
+    | ClassifierReply
+)
 TurnOutcome: TypeAlias = Literal["completed", "refused", "malformed", "truncated"]
 Stance: TypeAlias = Literal["accepts", "revises", "contests", "neither"]
 
@@ -76,13 +96,7 @@ class Turn(Call):
     """Round of the circle, from 1; 0 in the opening and the closing."""
     instruction: str = ""
     """What the agent was told in this turn (the ground rules and policies stand in front)."""
-    reply: (
-        Annotated[
-            IntentReply | DraftReply | DeliberationReply | RefinementReply,
-            Field(discriminator="role"),
-        ]
-        | None
-    ) = None
+    reply: Annotated[Reply, Field(discriminator="role")] | None = None
     """The reply as parsed; None if no reply could be used."""
     stance: Stance | None = None
     """What a deliberator's turn does to the current version; None for other roles."""
@@ -143,7 +157,17 @@ def describe_turn(turn: Turn) -> str:
     lines: list[str] = []
     if isinstance(reply, IntentReply):
         lines += [f"{i.kind}, {i.nature}: {i.text}" for i in reply.intents]
-    elif isinstance(reply, DraftReply):
+    elif isinstance(reply, BeliefReply):
+        lines += [f"Angle: {reply.angle}", f"Belief: {reply.belief}"]
+    elif isinstance(reply, JudgeReply):
+        lines += [
+            f"{policy} {j.rating / MOST:.2f} ({j.rule}: {j.quote})"
+            for policy, j in reply.judgements.items()
+            if j.rating
+        ] or ["No violation."]
+    elif isinstance(reply, ClassifierReply):
+        lines += [f"{policy} {score:.2f}" for policy, score in reply.violations.items()]
+    elif isinstance(reply, DraftReply | AnswerReply):
         lines += [f"+ {t.text} ({', '.join(t.policies + t.rules)})" for t in reply.thoughts]
         lines.append(f"Response: {reply.response}")
     elif isinstance(reply, DeliberationReply):

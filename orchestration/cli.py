@@ -12,9 +12,11 @@ import typer
 from orchestration.commands import (
     chat,
     export,
+    pairs,
     personas,
     plan,
     policies,
+    prefer,
     recipes,
     retry,
     run,
@@ -38,6 +40,8 @@ app = typer.Typer(
 app.command("chat")(chat.chat)
 app.command("plan")(plan.plan)
 app.command("run")(run.run)
+app.command("prefer")(prefer.prefer)
+app.command("pairs")(pairs.pairs)
 app.command("status")(status.status)
 app.command("retry")(retry.retry)
 app.command("show")(show.show)

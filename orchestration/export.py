@@ -6,10 +6,10 @@ import errno
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
-from agents.deliberation import Thought
 from orchestration.journal import JournalError
 from orchestration.record import CoTRecord
 from orchestration.runs.files import write_whole
@@ -17,30 +17,86 @@ from policies import InputError
 
 Format: TypeAlias = Literal["records", "aidsafe", "sft"]
 
-# As tokenizers and trainers look for it, and as a model may write it.
-_THINK_TAG = re.compile(r"<\s*(/?)\s*think\s*>", re.IGNORECASE)
+THINK = "<think>\n{thoughts}\n</think>\n\n{response}"
+"""How thoughts and response are put together, as reasoning models write them."""
+
+_TAG = re.compile(r"<\s*/?\s*([\w|-]+)\s*>")
 
 
-def export_lines(
-    records: Iterable[CoTRecord], form: Format, citations: bool = True
-) -> Iterator[str]:
+class Cited(Protocol):
+    """A thought with what it cites."""
+
+    text: str
+    policies: list[str]
+    rules: list[str]
+
+
+class Wrapping:
+    """Puts thoughts and response together into what an assistant says.
+
+    Args:
+        template: With `{thoughts}` and `{response}` in it, once each.
+        citations: Whether thoughts end with the policies and rules that they cite, in brackets.
+
+    Raises:
+        InputError: The template is not one.
+    """
+
+    def __init__(self, template: str = THINK, citations: bool = True) -> None:
+        if any(template.count(name) != 1 for name in ("{thoughts}", "{response}")):
+            raise InputError(
+                f"The wrapping '{template}' does not hold {{thoughts}} and {{response}} once each.",
+                "Write it as in: --wrap '<think>{thoughts}</think>{response}'.",
+            )
+        self.template = template
+        self.citations = citations
+
+    @cached_property
+    def _tags(self) -> re.Pattern[str] | None:
+        # As tokenizers and trainers look for them, and as a model may write them.
+        names = "|".join(sorted({re.escape(name) for name in _TAG.findall(self.template)}))
+        return re.compile(rf"<\s*(/?)\s*({names})\s*>", re.IGNORECASE) if names else None
+
+    def thought(self, thought: Cited) -> str:
+        """One thought, in one line."""
+        text = " ".join(thought.text.split())
+        if not self.citations:
+            return text
+        return f"{text} [{', '.join([*thought.policies, *thought.rules])}]"
+
+    def say(self, thoughts: Iterable[Cited], response: str) -> str:
+        """What the assistant says.
+
+        A tag of the template that stands in the text itself is written otherwise: it would end, or
+        open, the block.
+        """
+        said = {
+            "{thoughts}": "\n".join(self._untagged(self.thought(thought)) for thought in thoughts),
+            "{response}": self._untagged(response),
+        }
+        # In one pass: the text of one part may hold the other's place.
+        return re.sub(r"\{thoughts\}|\{response\}", lambda place: said[place[0]], self.template)
+
+    def _untagged(self, text: str) -> str:
+        return text if self._tags is None else self._tags.sub(r"(\1\2)", text)
+
+
+def export_lines(records: Iterable[CoTRecord], form: Format, wrapping: Wrapping) -> Iterator[str]:
     """One JSON object a line, for every `completed` record.
 
     Args:
         records: Any records; those of another outcome are left out.
         form: `records` is the whole record; `aidsafe` is prompt, thoughts and response, as the
-            published data set has them; `sft` is chat messages with the thoughts inside
-            ``<think>…</think>``, as TRL's SFTTrainer takes them.
-        citations: Whether thoughts end with the policies and rules that they cite, in brackets.
-            Of no effect on `records`.
+            published data set has them; `sft` is chat messages, as TRL's SFTTrainer takes them.
+        wrapping: How thoughts are written, and for `sft` put before the response.
 
     Yields:
         Lines without their line break.
     """
     shapes: dict[Format, Callable[[CoTRecord], dict[str, Any]]] = {
         "records": lambda record: record.model_dump(mode="json"),
-        "aidsafe": lambda record: as_aidsafe(record, citations),
-        "sft": lambda record: as_sft(record, citations),
+        "aidsafe": lambda record: as_aidsafe(record, wrapping),
+        "sft": lambda record: as_sft(record, wrapping),
     }
     for record in records:
         if record.outcome == "completed":
@@ -74,32 +130,21 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
     return count
 
 
-def as_aidsafe(record: CoTRecord, citations: bool = True) -> dict[str, Any]:
+def as_aidsafe(record: CoTRecord, wrapping: Wrapping) -> dict[str, Any]:
     """A record as prompt, thoughts and response."""
     return {
         "prompt": record.prompt,
-        "thoughts": "\n".join(_thought(thought, citations) for thought in record.thoughts),
+        "thoughts": "\n".join(wrapping.thought(thought) for thought in record.thoughts),
         "response": record.response,
     }
 
 
-def as_sft(record: CoTRecord, citations: bool = True) -> dict[str, Any]:
+def as_sft(record: CoTRecord, wrapping: Wrapping) -> dict[str, Any]:
     """A record as one user and one assistant message."""
-    thoughts = "\n".join(_untagged(_thought(thought, citations)) for thought in record.thoughts)
-    response = _untagged(record.response or "")
-    return {
-        "messages": [
-            {"role": "user", "content": record.prompt},
-            {"role": "assistant", "content": f"<think>\n{thoughts}\n</think>\n\n{response}"},
-        ]
-    }
+    said = wrapping.say(record.thoughts, record.response or "")
+    return {"messages": [message("user", record.prompt), message("assistant", said)]}
 
 
-def _thought(thought: Thought, citations: bool) -> str:
-    text = " ".join(thought.text.split())
-    return f"{text} [{', '.join([*thought.policies, *thought.rules])}]" if citations else text
-
-
-def _untagged(text: str) -> str:
-    """Keeps a model's own think tags from ending, or opening, the block."""
-    return _THINK_TAG.sub(r"(\1think)", text)
+def message(role: str, content: str) -> dict[str, str]:
+    """A chat message."""
+    return {"role": role, "content": content}

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestration.pairs.pair import SET_ASIDE
 from orchestration.record import OUTCOMES
 from orchestration.runs.state import Summary
 from orchestration.view import plain, table
@@ -69,6 +70,7 @@ def log_line(summary: Summary) -> str:
     """How things stand, in one line."""
     parts = [f"{summary.seconds:6.0f} s  {_done(summary)}{_pace(summary)}"]
     parts += [_counts(summary)] if summary.outcomes else []
+    parts += [_pairs(summary)] if summary.kind == "pairs" and summary.outcomes else []
     parts.append(f"{summary.active} chats, {_calls(summary)}")
     if summary.cost:
         parts.append(_cost(summary))
@@ -84,6 +86,11 @@ def panel(summary: Summary) -> RenderableType:
     rows.append(("outcomes", _counts(summary) or "none yet"))
     if summary.stop_reasons:
         rows.append(("stopped by", _list(summary.stop_reasons)))
+    if summary.kind == "pairs" and summary.outcomes.get("completed"):
+        rows.append(("pairs", _pairs(summary)))
+    if summary.attempts_to_kept:
+        made = ", ".join(f"{n} in attempt {a}" for a, n in summary.attempts_to_kept.items())
+        rows.append(("kept", made))
     if summary.rounds_to_consensus:
         agreed = ", ".join(f"{n} in round {r}" for r, n in summary.rounds_to_consensus.items())
         rows.append(("agreed", agreed))
@@ -131,6 +138,13 @@ def _pace(summary: Summary) -> str:
 
 def _counts(summary: Summary) -> str:
     return _list({o: summary.outcomes[o] for o in OUTCOMES if summary.outcomes.get(o)})
+
+
+def _pairs(summary: Summary) -> str:
+    """What became of the completed pairs."""
+    aside = sum(summary.set_aside.values())
+    why = f" ({_list(summary.set_aside)})" if aside else ""
+    return f"{summary.kept:,} kept, {aside:,} set aside{why}"
 
 
 def _list(counts: dict[str, int]) -> str:
@@ -183,6 +197,15 @@ def print_summary(console: Console, folder: Path, summary: Summary) -> None:
         reasons = sorted(summary.stop_reasons.items(), key=lambda item: -item[1])
         console.print()
         console.print(table(("stopped by", "chats"), [(reason, f"{n:,}") for reason, n in reasons]))
+    if summary.kind == "pairs" and summary.outcomes.get("completed"):
+        rows = [("kept", f"{summary.kept:,}")]
+        rows += [
+            (f"set aside: {reason}", f"{summary.set_aside[reason]:,}")
+            for reason in SET_ASIDE
+            if reason in summary.set_aside
+        ]
+        console.print()
+        console.print(table(("completed", "pairs"), rows))
     console.print()
     console.print(plain(f"{duration(summary.seconds)}, {_calls(summary)}"))
     if summary.replayed:
@@ -212,5 +235,9 @@ def print_summary(console: Console, folder: Path, summary: Summary) -> None:
         command = f"aidsafe retry {name}" + "".join(f" --outcome {o}" for o in others)
         console.print(Text(f"Try again:  {command}", style="dim"))
     console.print(plain(f"Read them:  aidsafe show {name}", style="dim"))
-    if summary.outcomes.get("completed"):
+    if summary.kind == "pairs":
+        console.print(plain(f"Report:     aidsafe pairs {name}", style="dim"))
+        if summary.kept:
+            console.print(plain(f"Export:     aidsafe export {name} --format dpo", style="dim"))
+    elif summary.outcomes.get("completed"):
         console.print(plain(f"Export:     aidsafe export {name} --format sft", style="dim"))

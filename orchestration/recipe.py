@@ -21,10 +21,10 @@ from pydantic import (
 
 from agents.layout import Briefing
 from agents.models.model import Model
-from agents.persona import Persona, find_persona
+from agents.persona import Persona
 from agents.replies import ReplyLimits
 from agents.roles import make_agent
-from agents.turns import Role
+from orchestration.casting import Casting, Place, find_personas
 from orchestration.chat import DeliberationChat
 from orchestration.termination import (
     ConsensusTermination,
@@ -148,7 +148,7 @@ def _check_circle(data: Any) -> Sequence[Finding]:
     return problems
 
 
-class Cast:
+class Cast(Casting):
     """A recipe with everything it names: personas, policies and models. Makes chats.
 
     Args:
@@ -169,25 +169,20 @@ class Cast:
         personas: Mapping[str, Persona],
         models: Mapping[str, Model],
     ) -> None:
+        super().__init__(recipe.name, _places(recipe), personas, models)
         self.recipe = recipe
         self.policy_set = policy_set
-        self.personas = personas
-        self.models = models
         self.briefing = Briefing(policy_set, recipe.limits)
-        for name, role in _places(recipe):
-            persona = personas.get(name)
-            if persona is None:
-                raise InputError(
-                    f"The recipe '{recipe.name}' names the persona '{name}', which there is not.",
-                    f"Given are: {', '.join(personas)}.",
-                )
-            if persona.role != role:
-                raise InputError(
-                    f"The recipe '{recipe.name}' needs a persona of role {role}, "
-                    f"but '{name}' has the role {persona.role}.",
-                    "Put a persona of the right role in its place.",
-                )
-            self._models_of(persona)
+
+    @property
+    def notice(self) -> str:
+        """One line on what is about to be used."""
+        models = "; ".join(model.config.label for model in self.models_in_use)
+        recipe, policy_set = self.recipe, self.policy_set
+        return (
+            f"{models} | policies {policy_set.id} ({len(policy_set.policies)}) | recipe "
+            f"{recipe.name}: {', '.join(recipe.circle)}, up to {recipe.rounds} rounds"
+        )
 
     @classmethod
     def load(
@@ -198,28 +193,7 @@ class Cast:
         personas_folder: Path | None = None,
     ) -> Self:
         """Finds the recipe's personas, shipped or in the user's folder."""
-        names = [name for name, _ in _places(recipe)]
-        personas = {name: find_persona(name, personas_folder) for name in names}
-        return cls(recipe, policy_set, personas, models)
-
-    def _models_of(self, persona: Persona) -> list[Model]:
-        names = [persona.model or "default", *persona.fallback_models]
-        for name in names:
-            if name not in self.models:
-                raise InputError(
-                    f"The persona '{persona.name}' names the model '{name}', which there is not.",
-                    f"Configured are: {', '.join(self.models)}; add it with --models FILE.",
-                )
-        return [self.models[name] for name in names]
-
-    @property
-    def models_in_use(self) -> list[Model]:
-        """The models that this cast may call, each once."""
-        found: dict[str, Model] = {}
-        for name, _ in _places(self.recipe):
-            for model in self._models_of(self.personas[name]):
-                found.setdefault(model.name, model)
-        return list(found.values())
+        return cls(recipe, policy_set, find_personas(_places(recipe), personas_folder), models)
 
     def make_chat(self, wrap: Callable[[Model], Model] = lambda model: model) -> DeliberationChat:
         """A new chat for one prompt.
@@ -231,7 +205,7 @@ class Cast:
 
         def agent(name: str) -> Any:
             persona = self.personas[name]
-            models = [wrap(model) for model in self._models_of(persona)]
+            models = [wrap(model) for model in self.models_of(persona)]
             return make_agent(persona, self.briefing, models)
 
         recipe = self.recipe
@@ -245,10 +219,10 @@ class Cast:
         )
 
 
-def _places(recipe: Recipe) -> list[tuple[str, Role]]:
+def _places(recipe: Recipe) -> list[Place]:
     return [
-        (recipe.intent_analyst, "intent_analyst"),
-        (recipe.drafter, "drafter"),
-        *((name, "deliberator") for name in recipe.circle),
-        (recipe.refiner, "refiner"),
+        (recipe.intent_analyst, ("intent_analyst",)),
+        (recipe.drafter, ("drafter",)),
+        *((name, ("deliberator",)) for name in recipe.circle),
+        (recipe.refiner, ("refiner",)),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
@@ -55,6 +55,32 @@ class Provenance(BaseModel):
     """UTC, ISO 8601."""
 
 
+class Kept(Protocol):
+    """What a journal keeps for a prompt, whatever else it holds."""
+
+    id: str
+    prompt: str
+    metadata: dict[str, Any]
+    outcome: Outcome
+    problem: str | None
+    turns: list[Turn]
+
+    @property
+    def made_of(self) -> Provenance:
+        """What it was made of and with."""
+
+    @property
+    def reason(self) -> str | None:
+        """What completed ones are counted by: why the chat stopped, or what became of a pair."""
+
+    @property
+    def ways(self) -> int:
+        """Rounds of a deliberation, attempts at a pair."""
+
+    def model_dump_json(self) -> str:
+        """As the journal keeps it."""
+
+
 class CoTRecord(BaseModel):
     """A prompt, the chain of thought that was deliberated for it, and how that came about."""
 
@@ -92,3 +118,18 @@ class CoTRecord(BaseModel):
     latency: float
     """Seconds that the model calls of the used replies and the discarded ones took together."""
     provenance: Provenance
+
+    @property
+    def reason(self) -> str | None:
+        """See `Kept`."""
+        return self.stop_reason
+
+    @property
+    def ways(self) -> int:
+        """See `Kept`."""
+        return self.rounds
+
+    @property
+    def made_of(self) -> Provenance:
+        """See `Kept`."""
+        return self.provenance

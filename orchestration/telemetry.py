@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from autogen_agentchat.base import Response
-from autogen_core import CancellationToken, trace_invoke_agent_span
+from autogen_core import trace_invoke_agent_span
 from autogen_core.models import LLMMessage
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, Span, SpanKind, StatusCode, TracerProvider
@@ -35,7 +35,7 @@ from agents.models.model import Answer, Model, ModelConfig
 from agents.policy_agent import AROUND_TURN, PolicyAgent
 from agents.turns import TurnMessage
 from orchestration.journal.calls import ChatLog
-from orchestration.record import CoTRecord
+from orchestration.record import Kept
 from policies import InputError
 
 CLOSE_SECONDS = 5.0
@@ -59,7 +59,7 @@ class ChatTelemetry:
         """The model that is to be asked instead of this one."""
         return model
 
-    def end(self, record: CoTRecord, failure: EndpointError | None) -> None:
+    def end(self, record: Kept, failure: EndpointError | None) -> None:
         """The chat came to its outcome, and its record is on disk."""
 
 
@@ -221,12 +221,12 @@ class _Chat(ChatTelemetry):
     def wrap(self, model: Model) -> Model:
         return _Traced(model, self._telemetry)
 
-    def end(self, record: CoTRecord, failure: EndpointError | None) -> None:
+    def end(self, record: Kept, failure: EndpointError | None) -> None:
         self._telemetry.prompts.add(1, {"aidsafe.outcome": record.outcome})
         self._span.set_attribute("aidsafe.outcome", record.outcome)
-        self._span.set_attribute("aidsafe.rounds", record.rounds)
-        if record.stop_reason is not None:
-            self._span.set_attribute("aidsafe.stop_reason", record.stop_reason)
+        self._span.set_attribute("aidsafe.rounds", record.ways)
+        if record.reason is not None:
+            self._span.set_attribute("aidsafe.stop_reason", record.reason)
         if failure is not None:
             _mark(self._span, failure)
 
@@ -257,24 +257,8 @@ class _Traced(Model):
         self._inner = inner
         self._telemetry = telemetry
 
-    async def ask(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        response_format: Mapping[str, Any],
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        cancellation_token: CancellationToken | None = None,
-        reseed: int = 0,
-    ) -> Answer:
-        asked = self._inner.ask(
-            messages,
-            response_format=response_format,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            cancellation_token=cancellation_token,
-            reseed=reseed,
-        )
+    async def ask(self, messages: Sequence[LLMMessage], **options: Any) -> Answer:
+        asked = self._inner.ask(messages, **options)
         return await self._telemetry.call(self._inner, asked)
 
 

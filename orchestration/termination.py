@@ -25,7 +25,7 @@ STOP_REASONS = (CONSENSUS, TOKEN_BUDGET, ROUND_BUDGET)
 """Ours, the one that says most first: it is what a record keeps where several fired at once."""
 
 
-class _Condition(TerminationCondition):
+class Condition(TerminationCondition):
     """A condition that fires once, with its stop reason as the whole message."""
 
     reason: str
@@ -35,11 +35,13 @@ class _Condition(TerminationCondition):
 
     @property
     def terminated(self) -> bool:
+        """Whether it has fired since it was last reset."""
         return self._fired
 
     async def __call__(
         self, messages: Sequence[BaseAgentEvent | BaseChatMessage]
     ) -> StopMessage | None:
+        """Takes what is new, and fires if it is time to."""
         if self._fired:
             raise TerminatedException(f"{type(self).__name__} has fired already")
         self._take(messages)
@@ -57,6 +59,7 @@ class _Condition(TerminationCondition):
         """Whether it is time to stop."""
 
     async def reset(self) -> None:
+        """Makes it as new."""
         self._fired = False
 
 
@@ -67,7 +70,7 @@ class ConsensusConfig(BaseModel):
     quorum: int | None = Field(default=None, ge=1)
 
 
-class ConsensusTermination(_Condition, Component[ConsensusConfig]):
+class ConsensusTermination(Condition, Component[ConsensusConfig]):
     """Ends when the quorum accepts the current version of thoughts and response.
 
     A deliberator that revises makes a new version, which it counts as accepting, unless it contests
@@ -138,7 +141,7 @@ class RoundBudgetConfig(BaseModel):
     rounds: int = Field(ge=1)
 
 
-class RoundBudgetTermination(_Condition, Component[RoundBudgetConfig]):
+class RoundBudgetTermination(Condition, Component[RoundBudgetConfig]):
     """Ends when every speaker has spoken in so many rounds.
 
     Args:
@@ -189,7 +192,7 @@ class TokenBudgetConfig(BaseModel):
     tokens: int = Field(ge=1)
 
 
-class TokenBudgetTermination(_Condition, Component[TokenBudgetConfig]):
+class TokenBudgetTermination(Condition, Component[TokenBudgetConfig]):
     """Ends when the chat has used so many tokens, prompts and replies together.
 
     The turn that crosses the limit is finished, and so is the closing: the budget bounds the

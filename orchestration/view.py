@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,6 +19,10 @@ _COLOURS = {
     "deliberator": ("green", "yellow", "cyan", "bright_red", "bright_blue"),
     "refiner": ("bright_magenta",),
     "guest": ("white",),
+    "ear_whisperer": ("red",),
+    "generator": ("yellow",),
+    "violation_judge": ("cyan", "bright_blue"),
+    "violation_classifier": ("cyan", "bright_blue"),
 }
 # C0 and C1 control characters, and those that turn the direction of writing; not tab and newline.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -35,11 +39,23 @@ def plain(text: str, style: str = "") -> Text:
 
 
 class TurnPrinter:
-    """Prints turns, each agent in its colour."""
+    """Prints turns, each agent in its colour.
 
-    def __init__(self, console: Console, instructions: bool = False) -> None:
+    Args:
+        console: Where to.
+        instructions: Whether to print what each agent was told, too.
+        veil: What to print instead of a turn that is not to be seen; None for one that is.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        instructions: bool = False,
+        veil: Callable[[Turn], str | None] = lambda _: None,
+    ) -> None:
         self._console = console
         self._instructions = instructions
+        self._veil = veil
         self._styles: dict[str, str] = {}
 
     def _style(self, turn: Turn) -> str:
@@ -61,6 +77,10 @@ class TurnPrinter:
             style="dim",
         )
         self._console.print(head)
+        veiled = self._veil(turn)
+        if veiled is not None:
+            self._console.print(plain(f"{veiled}\n", style="dim"))
+            return
         if self._instructions:
             self._console.print(plain(turn.instruction, style="dim italic"))
         for call in turn.discarded:

@@ -165,6 +165,8 @@ class Answer:
     """Requests that it took."""
     json_as: str | None = None
     """The form in which JSON was asked for, where the client says."""
+    first_token: dict[str, float] | None = None
+    """Log probabilities of the likeliest first tokens, where they were asked for."""
 
 
 class Model:
@@ -195,23 +197,27 @@ class Model:
         self,
         messages: Sequence[LLMMessage],
         *,
-        response_format: Mapping[str, Any],
+        response_format: Mapping[str, Any] | None,
         temperature: float | None = None,
         max_tokens: int | None = None,
         cancellation_token: CancellationToken | None = None,
         reseed: int = 0,
+        logprobs: int = 0,
     ) -> Answer:
         """Asks for one reply.
 
         Args:
             messages: The whole prompt.
-            response_format: Form of the reply, as the OpenAI protocol has it.
+            response_format: Form of the reply, as the OpenAI protocol has it; None for plain text.
             temperature: Overrides the model's own.
             max_tokens: Overrides the model's own.
             cancellation_token: Cancels the call.
             reseed: Added to the seed, for asking the same thing once more differently.
+            logprobs: For how many of the likeliest first tokens the answer is to hold the log
+                probability.
 
         Raises:
+            InputError: Log probabilities are asked of a model that gives none here.
             EndpointError: There was no reply.
             CallNotBegun: The run is stopping.
         """
@@ -226,8 +232,17 @@ class Model:
         }
         request = {key: value for key, value in request.items() if value is not None}
         json_output: bool | None = None
+        if logprobs:
+            if config.component is not None:
+                raise InputError(
+                    f"The model '{self.name}' is an AutoGen component, which gives no log "
+                    "probabilities of its tokens.",
+                    "Name an endpoint for it in the models file, or use a judge as the scorer.",
+                )
+            request |= {"logprobs": True, "top_logprobs": logprobs}
         if config.takes_sampling:
-            request["response_format"] = response_format
+            if response_format is not None:
+                request["response_format"] = response_format
         else:
             request = dict(config.extra)
             json_output = bool(client.model_info["json_output"]) or None
@@ -263,6 +278,7 @@ class Model:
             served_model=more.served_model if more else None,
             attempts=more.attempts if more else 1,
             json_as=more.json_as if more else None,
+            first_token=more.first_token if more else None,
         )
 
     def _explain(self, error: Exception) -> EndpointError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -80,6 +81,8 @@ class EndpointResult(CreateResult):
     """Requests that it took."""
     json_as: str | None = None
     """The form in which JSON was asked for."""
+    first_token: dict[str, float] | None = None
+    """Log probabilities of the likeliest first tokens, where the endpoint gives them."""
 
 
 def to_wire(message: LLMMessage) -> dict[str, str]:
@@ -195,9 +198,22 @@ def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:
             cached_tokens=_count(details.get("cached_tokens")),
             refusal=as_text(message.get("refusal") or "") or None,
             served_model=as_text(answer.get("model") or "") or None,
+            first_token=_first_token(choice.get("logprobs")),
         )
     except (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError):
         return UnusableAnswer(f"{where} sent an answer that is not a chat completion.", _NOT_OPENAI)
+
+
+def _first_token(logprobs: Any) -> dict[str, float] | None:
+    """The likeliest first tokens. Two that are written alike, as bytes may be, add up."""
+    content = (logprobs or {}).get("content")
+    if not content:
+        return None
+    sums: dict[str, float] = {}
+    for token in content[0].get("top_logprobs") or [content[0]]:
+        text = as_text(token["token"])
+        sums[text] = sums.get(text, 0.0) + math.exp(float(token["logprob"]))
+    return {text: math.log(share) for text, share in sums.items() if share > 0}
 
 
 def as_text(text: str) -> str:

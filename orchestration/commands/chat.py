@@ -16,6 +16,7 @@ from agents.turns import TurnMessage
 from orchestration.commands import options
 from orchestration.commands.output import out, run_async, write
 from orchestration.prompts import Prompt, prompt_id
+from orchestration.recipe import Cast
 from orchestration.record import CoTRecord, Outcome
 from orchestration.serialize import Serializer
 from orchestration.view import TurnPrinter, clean, print_record
@@ -78,7 +79,7 @@ def _read_stdin() -> str:
 
 
 async def _stream(
-    setup: options.Setup, text: str, quiet: bool
+    setup: options.Setup[Cast], text: str, quiet: bool
 ) -> tuple[CoTRecord, EndpointError | None]:
     """The chat's record; with the endpoint's error if that ended a chat which had begun."""
     console = out()

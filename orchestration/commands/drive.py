@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from orchestration.casting import Casting
 from orchestration.commands import options
 from orchestration.commands.output import (
     Interrupted,
@@ -129,7 +130,7 @@ def announce_changes(run: Run) -> None:
 
 def drive(
     run: Run,
-    setup: options.Setup,
+    setup: options.Setup[Casting],
     work: Callable[[], Awaitable[object]],
     json: bool,
     report: Callable[[Summary], None] | None = None,
@@ -188,7 +189,9 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _watched(run: Run, setup: options.Setup, work: Callable[[], Awaitable[object]]) -> None:
+async def _watched(
+    run: Run, setup: options.Setup[Casting], work: Callable[[], Awaitable[object]]
+) -> None:
     notice = "Stopping: calls under way are finished first. Ctrl-C again stops now."
     console = err()
     with Stopper(run.stop, notice, console):

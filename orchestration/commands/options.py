@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Generic, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -23,6 +23,7 @@ from agents.models.model import (
     load_models,
 )
 from agents.persona import persona_files
+from orchestration.casting import Casting
 from orchestration.commands.output import err
 from orchestration.recipe import Cast, load_recipe
 from orchestration.view import clean
@@ -127,11 +128,14 @@ AllowProvider = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 
 
+CastT = TypeVar("CastT", bound=Casting, covariant=True)
+
+
 @dataclass(frozen=True)
-class Setup:
+class Setup(Generic[CastT]):
     """What the options say, read and checked."""
 
-    cast: Cast
+    cast: CastT
     embedded: bool
     """Whether nothing but the shipped embedded model is used."""
     personas: Path | None = None
@@ -148,18 +152,6 @@ class Setup:
         await asyncio.gather(*(model.close() for model in self.cast.models_in_use))
 
     @property
-    def notice(self) -> str:
-        """One line on what is about to be used."""
-        cast = self.cast
-        models = "; ".join(model.config.label for model in cast.models_in_use)
-        policy_set = cast.policy_set
-        return (
-            f"{models} | policies {policy_set.id} ({len(policy_set.policies)}) | recipe "
-            f"{cast.recipe.name}: {', '.join(cast.recipe.circle)}, "
-            f"up to {cast.recipe.rounds} rounds"
-        )
-
-    @property
     def left_out(self) -> str:
         """One line on personas of the user's that nobody will hear; empty if there are none."""
         names = (
@@ -170,12 +162,12 @@ class Setup:
             return ""
         return (
             f"{', '.join(sorted(names))} {is_} in {self.personas}/, but recipe "
-            f"{self.cast.recipe.name} does not name {it}; put {it} into the circle of a recipe."
+            f"{self.cast.recipe_name} does not name {it}; put {it} into a recipe."
         )
 
     def announce(self) -> None:
         """Says on standard error what is about to be used, and what of the user's is not."""
-        err().print(Text(self.notice, style="dim"))
+        err().print(Text(clean(self.cast.notice), style="dim"))
         if self.left_out:
             err().print(Text(clean(self.left_out), style="yellow"))
         if self.embedded:
@@ -193,23 +185,16 @@ def set_up(
     seed: int | None,
     allow_provider: list[str] | None,
     price: str | None = None,
-) -> Setup:
+) -> Setup[Cast]:
     """Reads everything that the options name.
 
     Raises:
         InputError: Something is not there, or options contradict each other.
         YamlError: A YAML file has problems.
     """
-    configs = _model_configs(models, base_url, model)
-    if seed is not None:
-        configs = {n: c.model_copy(update={"seed": seed}) for n, c in configs.items()}
-    if price is not None:
-        if models is not None:
-            raise InputError(
-                "--price and --models contradict each other.",
-                "Put a price: block into the models file.",
-            )
-        configs = {n: c.model_copy(update={"price": _price(price)}) for n, c in configs.items()}
+    configs = model_configs(models, base_url, model, price, seed) or with_overrides(
+        {"default": EMBEDDED}, price, seed
+    )
     allowed = [*ALLOWED_PROVIDERS, *(allow_provider or [])]
     embedded = list(configs) == ["default"] and configs["default"].embedded == EMBEDDED.embedded
     cast = Cast.load(
@@ -221,7 +206,7 @@ def set_up(
     return Setup(cast, embedded, personas)
 
 
-def is_embedded(cast: Cast) -> bool:
+def is_embedded(cast: Casting) -> bool:
     """Whether a cast uses nothing but the shipped embedded model."""
     return all(model.config.embedded == EMBEDDED.embedded for model in cast.models_in_use)
 
@@ -245,7 +230,39 @@ def _price(text: str) -> Price:
         ) from None
 
 
-def _model_configs(
+def model_configs(
+    models: Path | None,
+    base_url: str | None,
+    model: str | None,
+    price: str | None,
+    seed: int | None,
+) -> dict[str, ModelConfig]:
+    """The models that the options name; none if they name none.
+
+    Raises:
+        InputError: They contradict each other, or one cannot be read.
+        YamlError: The models file has problems.
+    """
+    configs = _named_models(models, base_url, model)
+    if price is not None and models is not None:
+        raise InputError(
+            "--price and --models contradict each other.",
+            "Put a price: block into the models file.",
+        )
+    return with_overrides(configs, price, seed)
+
+
+def with_overrides(
+    configs: dict[str, ModelConfig], price: str | None, seed: int | None
+) -> dict[str, ModelConfig]:
+    """Models with the price and the seed that the options say, if they say one."""
+    update: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if price is not None:
+        update["price"] = _price(price)
+    return {name: config.model_copy(update=update) for name, config in configs.items()}
+
+
+def _named_models(
     models: Path | None, base_url: str | None, model: str | None
 ) -> dict[str, ModelConfig]:
     if models is not None:
@@ -256,7 +273,7 @@ def _model_configs(
             )
         return load_models(models)
     if base_url is None and model is None:
-        return {"default": EMBEDDED}
+        return {}
     if model is None:
         raise InputError(
             "--base-url needs the name of a model.", "Add --model NAME, as the endpoint knows it."

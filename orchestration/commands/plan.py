@@ -15,6 +15,7 @@ from orchestration.progress import duration, short
 from orchestration.prompts import read_prompts
 from orchestration.runs import Run
 from orchestration.runs.intake import Source
+from orchestration.runs.job import Deliberations
 from orchestration.runs.plan import Estimate, Forecast, Pilot, forecast
 from orchestration.runs.state import Summary
 from orchestration.view import plain, table
@@ -70,7 +71,9 @@ def plan(
         read_prompts(prompts, column=column, id_column=id_column) as reader,
         drive.telemetry(otel) as telemetry,
     ):
-        the_run = Run(folder, setup.cast, Source(prompts, column, id_column, limit), telemetry)
+        the_run = Run(
+            folder, Deliberations(setup.cast), Source(prompts, column, id_column, limit), telemetry
+        )
         setup.announce()
         drive.announce_changes(the_run)
         chosen = Pilot(the_run.journal, pilot, seed or 0)

@@ -8,10 +8,11 @@ from typing import Annotated
 import typer
 
 from agents.models.model import ALLOWED_PROVIDERS, load_models
+from orchestration.casting import Casting
 from orchestration.commands import drive, options
 from orchestration.commands.options import OutcomeName
 from orchestration.runs import Run
-from orchestration.runs.rebuild import cast_of_run
+from orchestration.runs.rebuild import job_of_run
 from policies import InputError
 
 
@@ -49,11 +50,11 @@ def retry(
         )
     bounds = drive.limits(max_cost, max_tokens, max_time)
     configs = load_models(models) if models is not None else None
-    cast = cast_of_run(folder, configs, [*ALLOWED_PROVIDERS, *(allow_provider or [])])
-    setup = options.Setup(cast, options.is_embedded(cast))
+    job = job_of_run(folder, configs, [*ALLOWED_PROVIDERS, *(allow_provider or [])])
+    setup = options.Setup[Casting](job.cast, options.is_embedded(job.cast))
     at_once = concurrency or setup.default_concurrency
     names = [name.value for name in outcome]
     with drive.telemetry(otel) as telemetry:
-        the_run = Run(folder, cast, None, telemetry)
+        the_run = Run(folder, job, None, telemetry)
         setup.announce()
         drive.drive(the_run, setup, lambda: the_run.retry(names, at_once, limits=bounds), json)

@@ -14,6 +14,7 @@ from orchestration.prompts import read_prompts
 from orchestration.runs import Run
 from orchestration.runs.dry import DryRun, dry_run
 from orchestration.runs.intake import Source
+from orchestration.runs.job import Deliberations
 from orchestration.view import plain, table
 
 Prompts = Annotated[
@@ -105,7 +106,9 @@ def run(
         read_prompts(prompts, column=column, id_column=id_column) as reader,
         drive.telemetry(otel) as telemetry,
     ):
-        the_run = Run(folder, setup.cast, Source(prompts, column, id_column, limit), telemetry)
+        the_run = Run(
+            folder, Deliberations(setup.cast), Source(prompts, column, id_column, limit), telemetry
+        )
         setup.announce()
         drive.announce_changes(the_run)
         at_once = concurrency or setup.default_concurrency

@@ -11,6 +11,9 @@ from pydantic import BaseModel
 from agents.models.model import ModelsFile
 from agents.persona import Persona
 from orchestration.commands.output import write_json
+from orchestration.pairs.exemplars import Seeds
+from orchestration.pairs.pair import PreferencePair
+from orchestration.pairs.recipe import PairRecipe
 from orchestration.recipe import Recipe
 from orchestration.record import CoTRecord
 from orchestration.runs.state import Summary
@@ -21,20 +24,26 @@ class SchemaName(StrEnum):
     """What there is a schema of."""
 
     record = "record"
+    pair = "pair"
     policies = "policies"
     persona = "persona"
     recipe = "recipe"
     models = "models"
     summary = "summary"
+    pair_recipe = "pair-recipe"
+    seeds = "seeds"
 
 
 _MODELS: dict[SchemaName, type[BaseModel]] = {
     SchemaName.record: CoTRecord,
+    SchemaName.pair: PreferencePair,
     SchemaName.policies: PolicySet,
     SchemaName.persona: Persona,
     SchemaName.recipe: Recipe,
     SchemaName.models: ModelsFile,
     SchemaName.summary: Summary,
+    SchemaName.pair_recipe: PairRecipe,
+    SchemaName.seeds: Seeds,
 }
 
 

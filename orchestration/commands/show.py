@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.cells import cell_len
 
 from orchestration.commands import options
 from orchestration.commands.output import out, write
 from orchestration.journal import FILE_NAME, Journal
+from orchestration.kept import read_kept
+from orchestration.pairs.job import PAIRS
+from orchestration.pairs.pair import PreferencePair
+from orchestration.pairs.view import PAIR_COLUMNS, pair_cells, print_pair
 from orchestration.record import CoTRecord
 from orchestration.view import clean, narrowed, print_transcript, table
 from policies import InputError
@@ -46,9 +49,16 @@ def show(
     instructions: Annotated[
         bool, typer.Option("--instructions", help="Show what each agent was told, too.")
     ] = False,
+    show_unsafe: Annotated[
+        bool,
+        typer.Option(
+            "--show-unsafe",
+            help="Show what was made bad on purpose: beliefs, rejected sides, quotes of them.",
+        ),
+    ] = False,
     json: options.Json = False,
 ) -> None:
-    """List the records of a run, or read one of them turn by turn.
+    """List the records or pairs of a run, or read one of them turn by turn.
 
     Example: aidsafe show runs/first p1a2b3c4d5e6
     """
@@ -58,13 +68,15 @@ def show(
     found = _find(source, prompt_id)
     if json:
         write(found.model_dump_json(indent=2) + "\n")
+    elif isinstance(found, PreferencePair):
+        print_pair(out(), found, show_unsafe, instructions)
     else:
         print_transcript(out(), found, instructions)
 
 
-def _find(source: Path, start: str) -> CoTRecord:
-    """The record of that id, or the only one whose id starts so."""
-    found: list[CoTRecord] = []
+def _find(source: Path, start: str) -> CoTRecord | PreferencePair:
+    """The record or pair of that id, or the only one whose id starts so."""
+    found: list[CoTRecord | PreferencePair] = []
     if _is_file(source):
         for record in _from_file(source):
             if record.id == start:
@@ -74,7 +86,7 @@ def _find(source: Path, start: str) -> CoTRecord:
     else:
         journal = _journal(source)
         try:
-            found = journal.find(start, 4)
+            found = [*journal.find(_kind(journal), start, 4)]
         finally:
             journal.close()
     if not found:
@@ -90,25 +102,27 @@ def _find(source: Path, start: str) -> CoTRecord:
     return found[0]
 
 
-def _list(records: Iterator[CoTRecord], limit: int | None, json: bool) -> None:
+def _list(records: Iterator[CoTRecord | PreferencePair], limit: int | None, json: bool) -> None:
     chosen = islice(records, limit)
     if json:
         for record in chosen:
             write(record.model_dump_json() + "\n")
         return
-    rows = [
-        (
-            record.id,
-            record.outcome,
-            record.stop_reason or "",
-            str(record.rounds),
-            str(len(record.thoughts)),
-            str(len(record.removed_thoughts)),
-            record.prompt[:200].strip()[:70],
-        )
-        for record in chosen
-    ]
-    columns = ("id", "outcome", "stopped by", "rounds", "thoughts", "removed", "prompt")
+    columns: tuple[str, ...] = _COLUMNS
+    rows = []
+    for record in chosen:
+        if isinstance(record, PreferencePair):
+            columns = PAIR_COLUMNS
+            cells = pair_cells(record)
+        else:
+            cells = [
+                record.outcome,
+                record.stop_reason or "",
+                str(record.rounds),
+                str(len(record.thoughts)),
+                str(len(record.removed_thoughts)),
+            ]
+        rows.append([record.id, *cells, record.prompt[:200].strip()[:70]])
     console = out()
     made = table(*narrowed(columns, rows, console.width), one_line=True)
     # An id is there to be copied: one too long for the terminal's line goes on in the next.
@@ -117,7 +131,10 @@ def _list(records: Iterator[CoTRecord], limit: int | None, json: bool) -> None:
     console.print(made, crop=False)
 
 
-def _records(source: Path, outcome: str | None) -> Iterator[CoTRecord]:
+_COLUMNS = ("id", "outcome", "stopped by", "rounds", "thoughts", "removed", "prompt")
+
+
+def _records(source: Path, outcome: str | None) -> Iterator[CoTRecord | PreferencePair]:
     if _is_file(source):
         for record in _from_file(source):
             if outcome in (None, record.outcome):
@@ -125,7 +142,7 @@ def _records(source: Path, outcome: str | None) -> Iterator[CoTRecord]:
         return
     journal = _journal(source)
     try:
-        yield from journal.records(outcome)
+        yield from journal.records_of(_kind(journal), outcome)
     finally:
         journal.close()
 
@@ -140,8 +157,12 @@ def _journal(source: Path) -> Journal:
     return Journal(source / FILE_NAME)
 
 
-def _from_file(source: Path) -> Iterator[CoTRecord]:
-    """Records from JSONL, or from a file that holds a single one over several lines."""
+def _kind(journal: Journal) -> type[CoTRecord] | type[PreferencePair]:
+    return PreferencePair if journal.meta("kind") == PAIRS else CoTRecord
+
+
+def _from_file(source: Path) -> Iterator[CoTRecord | PreferencePair]:
+    """Records or pairs from JSONL, or from a file that holds a single one over several lines."""
     name = "standard input" if str(source) == "-" else str(source)
     try:
         raw = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
@@ -153,15 +174,15 @@ def _from_file(source: Path) -> Iterator[CoTRecord]:
     if not text.strip():
         raise InputError(f"{name} is empty.", "Name a run folder or a JSONL file of records.")
     try:
-        yield CoTRecord.model_validate_json(text)
+        yield read_kept(text)
         return
-    except ValidationError:
+    except ValueError:
         pass
     for number, line in enumerate(text.split("\n"), 1):  # not splitlines: U+2028 is text
         if line.strip():
             try:
-                yield CoTRecord.model_validate_json(line)
-            except ValidationError:
+                yield read_kept(line)
+            except ValueError:
                 raise InputError(
                     f"{name}:{number}: this is not a record.",
                     "Name a file that `aidsafe export` or `aidsafe chat --json` wrote.",

@@ -13,7 +13,7 @@ from orchestration.journal import FILE_NAME, Journal
 from orchestration.journal.lock import is_locked
 from orchestration.progress import panel
 from orchestration.runs.budget import Budget, Limits
-from orchestration.runs.state import STATUS_NAME, Summary, read_status
+from orchestration.runs.state import STATUS_NAME, Endings, Summary, read_status
 from orchestration.view import plain
 
 
@@ -36,7 +36,7 @@ def status(
         "running": f"Running as {host}, seen last at {summary.updated_at}.",
         "stopping": f"Stopping as {host}, seen last at {summary.updated_at}.",
         "finished": f"Finished{when}.",
-        "stopped": f"Stopped{when}. {summary.why_stopped or ''} Go on with the same `aidsafe run` "
+        "stopped": f"Stopped{when}. {summary.why_stopped or ''} Go on with the same "
         "command.".replace("  ", " "),
     }
     err().print(plain(states[summary.phase], style="dim"))
@@ -55,8 +55,7 @@ def look(folder: Path) -> Summary:
         summary = summary.model_copy(
             update={
                 "outcomes": dict(journal.outcomes()),
-                "stop_reasons": dict(journal.stop_reasons()),
-                "rounds_to_consensus": dict(sorted(journal.rounds_to_consensus().items())),
+                **Endings.of(journal).fields(),
                 "prompts": journal.count_prompts(),
                 "waiting": journal.count_waiting(),
                 "calls": spent.calls,

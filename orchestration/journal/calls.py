@@ -56,7 +56,7 @@ class Keys:
     def __init__(self) -> None:
         self._models: dict[str, bytes] = {}
         self._starts: dict[str, blake2b] = {}
-        self._forms: dict[int, tuple[Mapping[str, Any], bytes]] = {}
+        self._forms: dict[int, tuple[Mapping[str, Any] | None, bytes]] = {}
 
     def key(
         self,
@@ -64,7 +64,7 @@ class Keys:
         ordinal: int,
         model: Model,
         messages: Sequence[LLMMessage],
-        response_format: Mapping[str, Any],
+        response_format: Mapping[str, Any] | None,
         sampling: tuple[float | int | None, ...],
     ) -> bytes:
         """The key of a request: 16 bytes, from everything that shapes its reply.
@@ -74,7 +74,7 @@ class Keys:
             ordinal: How many calls its chat made before.
             model: The model that is asked, with its endpoint and sampling.
             messages: The whole prompt of the call.
-            response_format: The schema of the reply.
+            response_format: The schema of the reply; None for plain text.
             sampling: What the call sets beside the model's own sampling.
         """
         digest: blake2b = self._start(str(messages[0].content)).copy()
@@ -101,7 +101,7 @@ class Keys:
             self._models[model.name] = _hash(shaping(model))
         return self._models[model.name]
 
-    def _form(self, form: Mapping[str, Any]) -> bytes:
+    def _form(self, form: Mapping[str, Any] | None) -> bytes:
         # By identity: a run has a handful, and they are megabytes in sum if dumped for every call.
         # The form is kept with its hash, so that no other can come to lie at its address.
         if id(form) not in self._forms:
@@ -193,20 +193,23 @@ class ChatLog:
         self,
         model: Model,
         messages: Sequence[LLMMessage],
-        response_format: Mapping[str, Any],
-        temperature: float | None,
-        max_tokens: int | None,
-        cancellation_token: CancellationToken | None,
-        reseed: int,
+        *,
+        response_format: Mapping[str, Any] | None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        cancellation_token: CancellationToken | None = None,
+        reseed: int = 0,
+        logprobs: int = 0,
     ) -> Answer:
-        """The reply to a request, from the journal or from the model.
+        """The reply to a request, from the journal or from the model. See `Model.ask`.
 
         Raises:
             CallNotBegun: No further call is to be made.
             EndpointError: There was no reply.
             JournalError: There was one, and it could not be kept.
         """
-        sampling = (temperature, max_tokens, reseed)
+        # What was not asked for is left out, so that keys stay as they were before it was known.
+        sampling = (temperature, max_tokens, reseed, *([logprobs] if logprobs else []))
         ordinal, self._calls = self._calls, self._calls + 1
         key = self._keys.key(self._prompt.id, ordinal, model, messages, response_format, sampling)
         answer = self._answers.pop(key, None)
@@ -223,6 +226,7 @@ class ChatLog:
                 cancellation_token=cancellation_token,
                 # An agent asks the same twice at most: two seeds for every try.
                 reseed=reseed + 2 * self._prompt.tries,
+                logprobs=logprobs,
             )
             self.asked += 1
             price = self._till.price(model)
@@ -243,22 +247,5 @@ class _Journalled(Model):
         self._inner = inner
         self._log = log
 
-    async def ask(
-        self,
-        messages: Sequence[LLMMessage],
-        *,
-        response_format: Mapping[str, Any],
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        cancellation_token: CancellationToken | None = None,
-        reseed: int = 0,
-    ) -> Answer:
-        return await self._log.ask(
-            self._inner,
-            messages,
-            response_format,
-            temperature,
-            max_tokens,
-            cancellation_token,
-            reseed,
-        )
+    async def ask(self, messages: Sequence[LLMMessage], **options: Any) -> Answer:
+        return await self._log.ask(self._inner, messages, **options)

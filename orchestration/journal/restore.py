@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from agents.models.model import Answer
-from orchestration.journal.schema import checksum
+from orchestration.journal.schema import checksum, make_pair_tables
+from orchestration.kept import read_kept
 from orchestration.prompts import Prompt
-from orchestration.record import CoTRecord
+from orchestration.record import Kept
 
 _NO_COUNTS = "[0, 0, 0, []]"  # of a source of which nothing is known
 _TEMPORARY = """
@@ -66,7 +67,7 @@ class Found:
     old: bool
     """Whether it is from a page that may hold an earlier version of it."""
     answer: Answer | None = None
-    record: CoTRecord | None = None
+    record: Kept | None = None
 
 
 Damaged: TypeAlias = tuple[str, int]
@@ -130,13 +131,13 @@ class Restore:
             return  # maybe of other policies; made again from its prompt's replies if need be
         record = found.record
         assert record is not None  # noqa: S101 - every proven record has one
-        origin = record.provenance
+        origin = record.made_of
         row = (
             found.number,
             Prompt("", record.prompt).digest,
             record.outcome,
-            record.stop_reason,
-            record.rounds,
+            record.reason,
+            record.ways,
             origin.finished_at,
             json.dumps([origin.policy_set_hash, origin.recipe_hash, origin.personas]),
         )
@@ -173,6 +174,16 @@ class Restore:
         self.done.settings |= not found.old
         if not found.old:
             db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", found.values)
+
+    def _write_lessons(self, db: sqlite3.Connection, found: Found) -> None:
+        make_pair_tables(db)
+        row = (found.number, *found.values[1:])
+        db.execute("INSERT OR IGNORE INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def _write_begun(self, db: sqlite3.Connection, found: Found) -> None:
+        make_pair_tables(db)
+        row = (found.number, *found.values[1:])
+        db.execute("INSERT OR IGNORE INTO begun VALUES (?, ?, ?, ?)", row)
 
     def _write_spend(self, db: sqlite3.Connection, found: Found) -> None:
         model, price, *sums = found.values
@@ -221,7 +232,7 @@ class Restore:
             (after,),
         ).fetchall():
             for after, text, current in found:
-                record = CoTRecord.model_validate_json(text)
+                record = read_kept(text)
                 named = (record.id, Prompt("", record.prompt).digest)
                 told = (record.prompt, json.dumps(record.metadata, ensure_ascii=False))
                 # Stop reason and rounds follow from the outcome, below.

@@ -24,8 +24,8 @@ from orchestration.journal.pages import SHAPES, Pages, Row, Value, wants
 from orchestration.journal.restore import Damaged, Found, Restore, Salvaged
 from orchestration.journal.schema import FILE_NAME, SCHEMA_VERSION, checked, load_answer
 from orchestration.journal.store import Journal
+from orchestration.kept import read_kept
 from orchestration.prompts import Prompt
-from orchestration.record import CoTRecord
 from policies import InputError
 
 COPIED = ("run.yaml", "summary.json")
@@ -135,7 +135,7 @@ def _is_sound(journal: Path, aside: Path) -> bool:
                 load_answer(answer)
             for number, record, found in db.execute("SELECT number, record, checksum FROM records"):
                 checked(found, number, record)
-                CoTRecord.model_validate_json(record)
+                read_kept(record)
             for *told, found in db.execute(
                 "SELECT number, id, digest, text, metadata, checksum FROM prompts"
             ):
@@ -206,7 +206,7 @@ class _Reader:
                 return found if void in (0, 1) else None
             case "records", [_, str(record), int(total)]:
                 checked(total, row.rowid, record)
-                found.record = CoTRecord.model_validate_json(record)
+                found.record = read_kept(record)
                 return found
             case "prompts", [_, str(name), bytes(digest), *_, str(text), str(data), int(total)]:
                 checked(total, row.rowid, name, digest, text, data)
@@ -217,6 +217,14 @@ class _Reader:
                 return found if 0 <= row.rowid <= self.most else None
             case "meta", ["schema", str(value)]:
                 _check_version(self.origin, value)
+            case "meta", ["kind", str()]:
+                return found
+            case "lessons", [_, int(of), int(at), str(p), str(b), str(led), str(score), int(total)]:
+                checked(total, row.rowid, of, at, p, b, led, score)
+                return found if 0 <= float(score) <= 1 else None
+            case "begun", [_, int(lesson), int(generation), int(total)]:
+                checked(total, row.rowid, lesson, generation)
+                return found
             case "meta", ["settings", str(value)]:
                 return found if json.loads(value) else None
             case "spend", _:

@@ -8,6 +8,7 @@ columns: no two tables may have the same.
 from __future__ import annotations
 
 import json
+import sqlite3
 import zlib
 from typing import Any, NamedTuple
 
@@ -81,6 +82,46 @@ INSERT INTO meta VALUES ('schema', '2');
 """
 
 
+PAIR_SCHEMA = """
+-- What a run that makes pairs has beside that: beliefs that worked, in the order in which exemplars
+-- were updated with them.
+CREATE TABLE IF NOT EXISTS lessons (
+    lesson INTEGER PRIMARY KEY,    -- from 1
+    number INTEGER NOT NULL,       -- the prompt's
+    attempt INTEGER NOT NULL,      -- which of its chat's, from 1
+    policy TEXT NOT NULL,          -- whose exemplars it changed
+    belief TEXT NOT NULL,
+    led_to TEXT NOT NULL,
+    score TEXT NOT NULL,           -- as Python writes it
+    checksum INTEGER NOT NULL      -- over all of these
+);
+CREATE UNIQUE INDEX IF NOT EXISTS lessons_by_number ON lessons (number);
+
+-- What a chat was given when it began.
+CREATE TABLE IF NOT EXISTS begun (
+    number INTEGER PRIMARY KEY,    -- the prompt's
+    lesson INTEGER NOT NULL,       -- the last one that was known then
+    generation INTEGER NOT NULL,   -- lessons of its target among them
+    checksum INTEGER NOT NULL      -- over all of these
+);
+
+-- Of the rejected sides of kept pairs, to find those that repeat an earlier one. Made anew from the
+-- pairs if it is lost.
+CREATE TABLE IF NOT EXISTS sketches (
+    number INTEGER NOT NULL,       -- the prompt's
+    hash INTEGER NOT NULL,
+    PRIMARY KEY (number, hash)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS sketches_by_hash ON sketches (hash);
+"""
+
+
+def make_pair_tables(db: sqlite3.Connection) -> None:
+    """Makes the tables of `PAIR_SCHEMA`, if they are not there; the caller commits."""
+    for statement in PAIR_SCHEMA.split(";"):
+        db.execute(statement)
+
+
 class Waiting(NamedTuple):
     """A prompt that has no outcome yet."""
 
@@ -140,6 +181,7 @@ def dump_answer(answer: Answer) -> str:
         "served_model": answer.served_model,
         "json_as": answer.json_as,
         "attempts": answer.attempts,
+        "first_token": answer.first_token,
     }
     data = {k: v for k, v in data.items() if v is not None}
     text = json.dumps(data, ensure_ascii=False)
@@ -168,4 +210,5 @@ def load_answer(text: str) -> Answer:
         served_model=data.get("served_model"),
         json_as=data.get("json_as"),
         attempts=data.get("attempts", 1),
+        first_token=data.get("first_token"),
     )

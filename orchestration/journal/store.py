@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
+
 from agents.models.model import Answer
 from agents.turns import Usage
 from orchestration.journal.errors import JournalError, explained
@@ -32,9 +34,11 @@ from orchestration.journal.schema import (
     load_answer,
 )
 from orchestration.journal.writer import Change, Writer
-from orchestration.record import CoTRecord
+from orchestration.prompts import Prompt
+from orchestration.record import CoTRecord, Kept
 
 T = TypeVar("T")
+RecordT = TypeVar("RecordT", bound=BaseModel)
 _CACHE_KIB = 3_072  # of the writer; SQLite takes 2 MiB if not told
 
 
@@ -44,16 +48,13 @@ class Journal:
     Args:
         path: The SQLite file; made if it is not there and `write` is set.
         write: Whether to write too. One process at a time may.
-        prepare: Called once it is certain that no other process writes, before anything is made.
 
     Raises:
         JournalError: There is no such file, it is damaged, of another version, or another process
             writes to it.
     """
 
-    def __init__(
-        self, path: Path, write: bool = False, prepare: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, path: Path, write: bool = False) -> None:
         self.path = path
         if not write and not path.is_file():
             raise JournalError(
@@ -62,7 +63,6 @@ class Journal:
         self._writer: Writer | None = None
         self._lock = lock(path.parent) if write else None
         try:
-            prepare()
             with explained(path):
                 self._db = self._connect_to_write() if write else self._connect_to_read()
                 if write:
@@ -175,16 +175,19 @@ class Journal:
 
         await self.write(change)
 
-    async def keep_record(self, number: int, record: CoTRecord) -> None:
+    async def keep_record(
+        self, number: int, record: Kept, also: Change[None] | None = None
+    ) -> None:
         """Keeps a prompt's record, which is its outcome; returns once it is on disk.
 
         Args:
             number: Number of the prompt.
             record: The record, of any outcome; takes the place of an earlier one.
+            also: A change that is to be committed with it, or not at all.
         """
         text = record.model_dump_json()
         row = (number, text, checksum(number, text))
-        outcome = (record.outcome, record.stop_reason, record.rounds, number)
+        outcome = (record.outcome, record.reason, record.ways, number)
 
         def change(db: sqlite3.Connection) -> None:
             db.execute("REPLACE INTO records VALUES (?, ?, ?)", row)
@@ -192,6 +195,8 @@ class Journal:
                 "UPDATE prompts SET outcome = ?, stop_reason = ?, rounds = ? WHERE number = ?",
                 outcome,
             )
+            if also is not None:
+                also(db)
 
         await self.write(change)
 
@@ -207,18 +212,18 @@ class Journal:
         """How many prompts ended in each outcome."""
         return self._count("outcome", "outcome IS NOT NULL")
 
-    def stop_reasons(self) -> Counter[str]:
-        """Why the circles of the completed records stopped."""
+    def reasons(self) -> Counter[str]:
+        """Why the chats of the completed records stopped; or what became of the pairs."""
         return self._count("stop_reason", "outcome = 'completed'")
 
-    def rounds_to_consensus(self) -> Counter[int]:
-        """After how many rounds the circles agreed that did."""
-        return self._count("rounds", "outcome = 'completed' AND stop_reason = 'consensus'")
+    def ways_to(self, reason: str) -> Counter[int]:
+        """After how many rounds or attempts completed records ended that ended for this reason."""
+        return self._count("rounds", "outcome = 'completed' AND stop_reason = ?", reason)
 
-    def _count(self, column: str, where: str) -> Counter[T]:
+    def _count(self, column: str, where: str, *values: str) -> Counter[T]:
         query = f"SELECT {column}, count(*) FROM prompts WHERE {where} GROUP BY 1"  # noqa: S608
         with explained(self.path):
-            return Counter(dict(self._db.execute(query).fetchall()))
+            return Counter(dict(self._db.execute(query, values).fetchall()))
 
     def waiting(self, source: int, after: int, limit: int) -> list[Waiting]:
         """The next prompts of a source that have no outcome.
@@ -264,7 +269,11 @@ class Journal:
 
     def record(self, number: int) -> CoTRecord | None:
         """The record of a prompt, by its number; None if it has no outcome."""
-        return next(self._records("p.number = ?", (number,)), None)
+        return self.record_of(CoTRecord, number)
+
+    def record_of(self, kind: type[RecordT], number: int) -> RecordT | None:
+        """Same as `record`, for a run whose records are of another kind."""
+        return next(self._records(kind, "p.number = ?", (number,)), None)
 
     def count_waiting(self, source: int | None = None) -> int:
         """How many prompts of a source, or of all, have no outcome."""
@@ -310,24 +319,35 @@ class Journal:
         Args:
             outcome: Only those of this outcome; all if left out.
         """
-        yield from self._records("? IS NULL OR p.outcome = ?", (outcome, outcome))
+        yield from self.records_of(CoTRecord, outcome)
 
-    def find(self, start: str, limit: int) -> list[CoTRecord]:
+    def records_of(self, kind: type[RecordT], outcome: str | None = None) -> Iterator[RecordT]:
+        """Same as `records`, for a run whose records are of another kind."""
+        yield from self._records(kind, "? IS NULL OR p.outcome = ?", (outcome, outcome))
+
+    def named(self, prompt_id: str) -> CoTRecord | None:
+        """The completed record of that id; None if there is none."""
+        found = self._records(CoTRecord, "p.id = ? AND p.outcome = 'completed'", (prompt_id,))
+        return next(found, None)
+
+    def find(self, kind: type[RecordT], start: str, limit: int) -> list[RecordT]:
         """The record of that id; or, if there is none, those whose ids start so."""
-        exact = list(self._records("p.id = ?", (start,)))
+        exact = list(self._records(kind, "p.id = ?", (start,)))
         if exact or not start:
             return exact
         # Not LIKE, which takes a % or _ in an id for its own.
         end = start[:-1] + chr(ord(start[-1]) + 1) if ord(start[-1]) < 0x10FFFF else None
         bound = ("p.id >= ? AND p.id < ?", (start, end)) if end else ("p.id >= ?", (start,))
-        found: list[CoTRecord] = []
-        for record in self._records(*bound):
+        found: list[RecordT] = []
+        for record in self._records(kind, *bound):
             found.append(record)
             if len(found) == limit:
                 break
         return found
 
-    def _records(self, where: str, values: tuple[object, ...]) -> Iterator[CoTRecord]:
+    def _records(
+        self, kind: type[RecordT], where: str, values: tuple[object, ...]
+    ) -> Iterator[RecordT]:
         # A prompt that is taken up again has no outcome meanwhile, and its old record does not
         # count: it may have been made under other policies.
         query = (
@@ -338,7 +358,20 @@ class Journal:
         with explained(self.path):
             for number, text, found in self._db.execute(query, values):
                 checked(found, number, text)
-                yield CoTRecord.model_validate_json(text)
+                yield kind.model_validate_json(text)
+
+    def finished(self) -> Iterator[Prompt]:
+        """The prompts whose record is completed, in their order."""
+        query = f"SELECT {_WAITING} FROM prompts WHERE outcome = 'completed' ORDER BY number"  # noqa: S608
+        with explained(self.path):
+            for row in self._db.execute(query):
+                waiting = _waiting(row)
+                yield Prompt(waiting.id, waiting.text, waiting.metadata)
+
+    def rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        """What a query gives, row by row, for whoever has tables of its own in the journal."""
+        with explained(self.path):
+            yield from self._db.execute(query, values)
 
     def close(self) -> None:
         """Waits for what is being written, then closes the file. May be called twice."""

@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from agents.models.errors import CallNotBegun
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.journal.calls import ChatLog, Keys, NoCalls
-from orchestration.prompts import Prompt
 from orchestration.recipe import Cast
 from orchestration.runs.folder import is_changed
-from orchestration.runs.run import deliberate
-from orchestration.serialize import Serializer
+from orchestration.runs.job import Deliberations
+from orchestration.runs.run import converse
 
 
 class DryRun(BaseModel):
@@ -49,16 +48,15 @@ async def dry_run(
     """
     found = DryRun()
     journal = Journal(folder / FILE_NAME)
-    serializer, keys = Serializer(cast), Keys()
+    job, keys = Deliberations(cast), Keys()
     try:
-        changed = is_changed(cast, journal)
+        changed = is_changed(job, journal)
         for waiting, outcome in journal.prompts():
             found.prompts += 1
             log = ChatLog(journal, keys, NoCalls(), waiting)
-            prompt = Prompt(waiting.id, waiting.text, waiting.metadata)
             try:
                 if log.had:
-                    await deliberate(cast, serializer, prompt, wrap=log.wrap)
+                    await converse(await job.chat(waiting, log.wrap))
             except CallNotBegun:
                 ended = False
             else:

@@ -7,53 +7,24 @@ import os
 import sqlite3
 from contextlib import suppress
 from dataclasses import asdict
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from orchestration.journal import FILE_NAME, Journal, JournalError
-from orchestration.journal.calls import shaping
-from orchestration.recipe import Cast
 from orchestration.runs.files import write_whole
 from orchestration.runs.intake import Source
+from orchestration.runs.job import Job
 from policies import InputError
 
 SETTINGS_NAME = "run.yaml"
 
 
-def settings_of(cast: Cast) -> dict[str, Any]:
-    """Everything that determines what a run gives, in full; without keys."""
-    return {
-        "policies": cast.policy_set.model_dump(mode="json"),
-        "recipe": cast.recipe.model_dump(mode="json"),
-        "personas": {n: p.model_dump(mode="json") for n, p in cast.personas.items()},
-        "models": {m.name: m.config.public() for m in cast.models_in_use},
-    }
-
-
-def is_changed(cast: Cast, journal: Journal) -> bool:
+def is_changed(job: Job, journal: Journal) -> bool:
     """Whether a run was last started with other settings than these."""
     before = journal.meta("settings")
-    return before is not None and json.loads(before) != _fingerprints(settings_of(cast), cast)
-
-
-def _fingerprints(settings: dict[str, Any], cast: Cast) -> dict[str, dict[str, str]]:
-    """Hashes of the parts of the settings, so that it can be said which of them has changed."""
-    policies = dict(settings["policies"])
-    models = {model.name: shaping(model) for model in cast.models_in_use}
-    parts = {
-        "policies": {p["id"]: p for p in policies.pop("policies")} | {"the set": policies},
-        "recipe": {settings["recipe"]["name"]: settings["recipe"]},
-        "personas": settings["personas"],
-        "models": models,
-    }
-    return {kind: {name: _hash(part) for name, part in of.items()} for kind, of in parts.items()}
-
-
-def _hash(part: Any) -> str:
-    return blake2b(json.dumps(part, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return before is not None and json.loads(before) != job.fingerprints()
 
 
 class RunFolder:
@@ -61,7 +32,7 @@ class RunFolder:
 
     Args:
         path: The folder; made if it is not there.
-        cast: Who takes part.
+        job: What is done.
         source: Where the prompts come from; None leaves it as it was.
 
     Raises:
@@ -69,10 +40,11 @@ class RunFolder:
         JournalError: Its journal cannot be used.
     """
 
-    def __init__(self, path: Path, cast: Cast, source: Source | None) -> None:
+    def __init__(self, path: Path, job: Job, source: Source | None) -> None:
         self.path = path
-        self._settings = settings_of(cast)
-        self._now = _fingerprints(self._settings, cast)
+        self._job = job
+        self._settings = job.settings()
+        self._now = job.fingerprints()
         self._made = self._check()
         given = load_settings(path).get("prompts") if source is None else asdict(source)
         self._settings = {"prompts": given, **self._settings}
@@ -137,7 +109,7 @@ class RunFolder:
     def changed(self) -> dict[str, list[str]]:
         """What is other than when the run was last started, as names by kind.
 
-        The kinds are `policies`, `recipe`, `personas` and `models`; empty if nothing is other.
+        The kinds are those of the job's fingerprints; empty if nothing is other.
         """
         before = self._before or self._now
         changed: dict[str, list[str]] = {}
@@ -162,6 +134,7 @@ class RunFolder:
         """
         anew = bool(self.changed)
         text = json.dumps(self._now)
+        prepare = self._job.settled(self.changed)
 
         def change(db: sqlite3.Connection) -> None:
             if anew:
@@ -172,6 +145,7 @@ class RunFolder:
                     "UPDATE prompts SET outcome = NULL, stop_reason = NULL, rounds = NULL"
                     " WHERE outcome = 'over_budget'"
                 )
+            prepare(db)
             db.execute("REPLACE INTO meta VALUES ('settings', ?)", (text,))
 
         await self.journal.write(change)

@@ -39,6 +39,8 @@ class Source:
     id_column: str | None = None
     limit: int | None = None
     """How many prompts are taken at most."""
+    mark: str | None = None
+    """What changes with the source, where it is no file."""
 
     @property
     def spec(self) -> str:
@@ -47,7 +49,9 @@ class Source:
 
     @property
     def fingerprint(self) -> str | None:
-        """Changes with the file; None where there is no file to ask."""
+        """Changes with the source; None where nobody can tell."""
+        if self.mark is not None:
+            return self.mark
         try:
             stat = Path(self.name).stat()
         except (OSError, ValueError):

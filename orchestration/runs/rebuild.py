@@ -1,4 +1,4 @@
-"""The cast of a run that is there already, from its `run.yaml`."""
+"""What a run that is there already does, and who takes part: from its `run.yaml`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from pydantic import ValidationError
 
 from agents.models.model import HIDDEN, Model, ModelConfig
 from agents.persona import Persona
+from orchestration.pairs.exemplars import Seeds
+from orchestration.pairs.job import PAIRS, PairJob
+from orchestration.pairs.recipe import PairCast, PairRecipe
 from orchestration.recipe import Cast, Recipe
 from orchestration.runs.folder import SETTINGS_NAME, load_settings
+from orchestration.runs.job import Deliberations
 from policies import InputError, PolicySet
 
 
-def cast_of_run(
+def job_of_run(
     folder: Path, configs: dict[str, ModelConfig] | None, allowed: Sequence[str]
-) -> Cast:
-    """Who takes part in a run.
+) -> Deliberations | PairJob:
+    """What a run does, and who takes part.
 
     Args:
         folder: The run.
@@ -29,24 +33,49 @@ def cast_of_run(
         InputError: `run.yaml` cannot be read, or a model needs a secret that it does not hold.
     """
     settings = load_settings(folder)
+    if configs is None:
+        configs = configs_of_run(folder)
     try:
-        if configs is None:
-            _check_secrets(settings.get("models"))
-            configs = {
-                name: ModelConfig.model_validate(config)
-                for name, config in settings["models"].items()
-            }
-        return Cast(
-            Recipe.model_validate(settings["recipe"]),
-            PolicySet.model_validate(settings["policies"]),
-            {n: Persona.model_validate(p) for n, p in settings["personas"].items()},
-            {name: Model(name, config, allowed=allowed) for name, config in configs.items()},
+        policy_set = PolicySet.model_validate(settings["policies"])
+        personas = {n: Persona.model_validate(p) for n, p in settings["personas"].items()}
+        models = {name: Model(name, config, allowed=allowed) for name, config in configs.items()}
+        if settings.get("kind") != PAIRS:
+            recipe = Recipe.model_validate(settings["recipe"])
+            return Deliberations(Cast(recipe, policy_set, personas, models))
+        cast = PairCast(
+            PairRecipe.model_validate(settings["recipe"]),
+            policy_set,
+            personas,
+            models,
+            Seeds.model_validate(settings["seeds"]),
+            bool(settings["baseline"]),
         )
+        records = Path(settings["records"])
+        # A run that was moved has its pairs inside it.
+        return PairJob(cast, records if records.exists() else folder.resolve().parent)
     except (ValidationError, KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"{folder / SETTINGS_NAME} is not as `aidsafe run` wrote it.",
-            "Restore it from a copy, or start the run's `aidsafe run` command again.",
-        ) from None
+        raise _unreadable(folder) from None
+
+
+def configs_of_run(folder: Path) -> dict[str, ModelConfig]:
+    """The models of a run.
+
+    Raises:
+        InputError: `run.yaml` cannot be read, or a model needs a secret that it does not hold.
+    """
+    found = load_settings(folder).get("models")
+    _check_secrets(found)
+    try:
+        return {name: ModelConfig.model_validate(config) for name, config in found.items()}  # type: ignore[union-attr]
+    except (ValidationError, AttributeError):
+        raise _unreadable(folder) from None
+
+
+def _unreadable(folder: Path) -> InputError:
+    return InputError(
+        f"{folder / SETTINGS_NAME} is not as aidsafe wrote it.",
+        "Restore it from a copy, or start the command that made it again.",
+    )
 
 
 def _check_secrets(node: Any) -> None:

@@ -21,27 +21,28 @@ from agents.models.errors import (
     RequestRejected,
     SchemaUnsupported,
 )
-from agents.models.model import Model
+from agents.turns import TurnMessage
 from orchestration.breath import calm_collector
+from orchestration.chat import DeliberationChat
 from orchestration.journal import JournalError
 from orchestration.journal.calls import ChatLog, Keys
 from orchestration.journal.schema import Waiting
 from orchestration.prompts import Prompt
-from orchestration.recipe import Cast
-from orchestration.record import CoTRecord, Outcome
+from orchestration.record import Kept
 from orchestration.runs.again import Again, requeue
 from orchestration.runs.budget import Budget, Limits
 from orchestration.runs.folder import RunFolder
 from orchestration.runs.intake import Intake, Source
+from orchestration.runs.job import BrokeOff, Chat, Job
 from orchestration.runs.session import Session
 from orchestration.runs.state import (
     STATUS_NAME,
     SUMMARY_NAME,
+    Endings,
     RunState,
     Summary,
     write_status,
 )
-from orchestration.serialize import Serializer
 from orchestration.telemetry import NO_TELEMETRY, Telemetry
 from policies import AidsafeError, ExitCode, InputError
 
@@ -61,23 +62,17 @@ class LimitReached(AidsafeError):
     exit_code = ExitCode.LIMIT
 
 
-async def deliberate(
-    cast: Cast,
-    serializer: Serializer,
-    prompt: Prompt,
+async def converse(
+    chat: Chat,
     *,
-    wrap: Callable[[Model], Model] = lambda model: model,
     ends_run: Callable[[EndpointError, bool], bool] = lambda *_: False,
     cut_off: Callable[[], str | None] = lambda: None,
     outlives: Callable[[Exception], bool] = lambda _: False,
-) -> tuple[CoTRecord, EndpointError | None]:
-    """One prompt through one chat.
+) -> tuple[Kept, EndpointError | None]:
+    """One chat to its end.
 
     Args:
-        cast: Who takes part.
-        serializer: Of the same cast.
-        prompt: What the chat is about.
-        wrap: Applied to every model that an agent is given.
+        chat: The chat.
         ends_run: Whether an endpoint's error concerns more than this prompt; asked of the error,
             and of whether nothing had been said yet.
         cut_off: Why the chat was cut off, if that is to be its outcome.
@@ -90,20 +85,21 @@ async def deliberate(
         EndpointError: It concerns more than this prompt.
         CallNotBegun: The chat was cut off, and is to be gone on with later.
     """
-    chat = cast.make_chat(wrap)
+    team = chat.team
     started = datetime.now(UTC)
-    broke_off: tuple[Outcome, str] | None = None
+    broke_off: BrokeOff | None = None
     failure: EndpointError | None = None
     stop_reason: str | None = None
     try:
-        stop_reason = (await chat.run(task=prompt.text)).stop_reason
+        if team is not None:
+            stop_reason = (await team.run(task=chat.task)).stop_reason
     except EndpointError as error:
-        if ends_run(error, len(chat.messages) == 1):
+        if ends_run(error, not _has_begun(team)):
             raise
         failure = error
         broke_off = ("failed", error.cause)
     except CallNotBegun:
-        reason = cut_off() if len(chat.messages) > 1 else None
+        reason = cut_off() if _has_begun(team) else None
         if reason is None:
             raise
         broke_off = ("over_budget", reason)
@@ -118,7 +114,12 @@ async def deliberate(
         if isinstance(error, AidsafeError) or not outlives(error):
             raise
         broke_off = ("failed", f"An error inside aidsafe ({type(error).__name__}).")
-    return serializer.record(prompt, chat.messages, stop_reason, started, broke_off), failure
+    said = team.messages if team is not None else ()
+    return chat.record(said, stop_reason, started, broke_off), failure
+
+
+def _has_begun(team: DeliberationChat | None) -> bool:
+    return team is not None and any(isinstance(said, TurnMessage) for said in team.messages)
 
 
 class Queue(Protocol):
@@ -138,7 +139,7 @@ class Run:
 
     Args:
         folder: Where `run.yaml` and the journal are, or will be.
-        cast: Who takes part.
+        job: What is done with each prompt.
         source: Where the prompts come from; None for those that the run has.
         telemetry: Told of its chats.
 
@@ -150,16 +151,15 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        cast: Cast,
+        job: Job,
         source: Source | None,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self._cast = cast
+        self._job = job
         self._source = source
         self._telemetry = telemetry
-        self._serializer = Serializer(cast)
         self._keys = Keys()
-        self.folder = RunFolder(folder, cast, source)
+        self.folder = RunFolder(folder, job, source)
         self.journal = self.folder.journal
         self.state: RunState | None = None
         """How far it is; None before `execute`."""
@@ -189,7 +189,7 @@ class Run:
         if self.folder.changed:
             raise InputError(
                 f"The run in {self.folder.path} was last started with other settings.",
-                "Start it again with the same `aidsafe run` command.",
+                "Start it again with the command that it was started with last.",
             )
         self._budget(options.get("limits"))  # before anything is taken up that has no room
         await requeue(self.journal, outcomes)
@@ -206,7 +206,7 @@ class Run:
             LimitReached: Nothing.
             InputError: The limits cannot be held.
         """
-        budget = Budget(limits or Limits(), self._cast.models_in_use, self.journal.spend())
+        budget = Budget(limits or Limits(), self._job.models_in_use, self.journal.spend())
         reached = budget.used_up()
         if reached is not None:
             raise LimitReached(
@@ -222,7 +222,7 @@ class Run:
         *,
         limits: Limits | None = None,
         chosen: Choice | None = None,
-        on_record: Callable[[CoTRecord], None] = lambda _: None,
+        on_record: Callable[[Kept], None] = lambda _: None,
     ) -> Summary:
         """Takes every prompt that has no outcome yet through a chat.
 
@@ -251,6 +251,7 @@ class Run:
         """
         budget = self._budget(limits)
         await self.folder.settle()
+        self._job.open(self.journal)
         intake = Intake(self.journal, self._source, prompts, self.folder.path)
         state = self.state = RunState(self.journal, intake, budget)
 
@@ -305,26 +306,26 @@ class Run:
         session: Session,
         state: RunState,
         concurrency: int,
-        on_record: Callable[[CoTRecord], None],
+        on_record: Callable[[Kept], None],
     ) -> None:
         """One prompt from the queue to its outcome."""
         log = ChatLog(self.journal, self._keys, session, waiting)
         state.active += 1
         try:
-            with self._telemetry.chat(waiting.id, self._cast.recipe.name, log) as told:
+            with self._telemetry.chat(waiting.id, self._job.name, log) as told:
                 # Chats that began earlier go first where calls have to wait.
                 CALL.set(CallContext(waiting.number, session.halt, told.observer(state)))
-                record, failure = await deliberate(
-                    self._cast,
-                    self._serializer,
-                    Prompt(waiting.id, waiting.text, waiting.metadata),
-                    wrap=lambda model: log.wrap(told.wrap(model)),
+                chat = await self._job.chat(waiting, lambda model: log.wrap(told.wrap(model)))
+                if chat is None:
+                    return
+                record, failure = await converse(
+                    chat,
                     ends_run=self._ends_run,
                     cut_off=lambda: session.limit_reached and f"{session.limit_reached}.",
                     # Once others went well, one odd reply must not stop a weekend's work.
                     outlives=lambda _: session.budget.calls > 0,
                 )
-                await self.journal.keep_record(waiting.number, record)
+                await self.journal.keep_record(waiting.number, record, chat.keep(record))
                 told.end(record, failure)
         finally:
             state.active -= 1
@@ -391,8 +392,7 @@ class Run:
             state.why_stopped = f"{session.limit_reached}."
         with suppress(JournalError):
             state.outcomes = self.journal.outcomes()
-            state.stop_reasons = self.journal.stop_reasons()
-            state.rounds = self.journal.rounds_to_consensus()
+            state.endings = Endings.of(self.journal)
         summary = state.summary()
         write_status(self.folder.path, STATUS_NAME, summary)
         write_status(self.folder.path, SUMMARY_NAME, summary)

@@ -10,7 +10,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ from agents.models.errors import EndpointError
 from agents.models.registry import throttles
 from agents.turns import Usage
 from orchestration.journal import Journal
-from orchestration.record import CoTRecord
+from orchestration.record import Kept
 from orchestration.runs.budget import Budget
 from orchestration.runs.files import write_whole
 from orchestration.runs.intake import Intake
@@ -92,10 +92,18 @@ class Summary(BaseModel):
 
     outcomes: dict[str, int] = {}
     """Outcomes of all prompts of the run so far."""
+    kind: Literal["records", "pairs"] = "records"
+    """What the run makes."""
     stop_reasons: dict[str, int] = {}
     """Why the circles of its completed records stopped."""
     rounds_to_consensus: dict[int, int] = {}
     """After how many rounds the circles agreed that did."""
+    kept: int = 0
+    """Pairs that are fit to train on."""
+    set_aside: dict[str, int] = {}
+    """Completed pairs that are not, by the reason; with `kept` they make up the completed ones."""
+    attempts_to_kept: dict[int, int] = {}
+    """After how many attempts the kept pairs were made."""
     calls: int = 0
     """Replies that were paid for, in all sessions."""
     usage: Usage = Field(default_factory=Usage)
@@ -129,6 +137,44 @@ class Summary(BaseModel):
         return self.phase == "stopped"
 
 
+class Endings:
+    """How the completed records of a run came to their end: what it makes decides what is counted.
+
+    Args:
+        kind: What the run makes.
+        reasons: Why they stopped, or what became of them.
+        ways: After how many rounds or attempts those did that came to a good end.
+    """
+
+    def __init__(self, kind: str | None, reasons: Counter[str], ways: Counter[int]) -> None:
+        self.pairs = kind == "pairs"
+        self.reasons = reasons
+        self.ways = ways
+
+    @classmethod
+    def of(cls, journal: Journal) -> Self:
+        """As a journal has them."""
+        kind = journal.meta("kind")
+        return cls(kind, journal.reasons(), journal.ways_to(_GOOD_END[kind == "pairs"]))
+
+    def add(self, record: Kept) -> None:
+        """One more has been completed."""
+        self.reasons[str(record.reason)] += 1
+        if record.reason == _GOOD_END[self.pairs]:
+            self.ways[record.ways] += 1
+
+    def fields(self) -> dict[str, Any]:
+        """As fields of a summary."""
+        reasons, ways = dict(self.reasons), dict(sorted(self.ways.items()))
+        if not self.pairs:
+            return {"kind": "records", "stop_reasons": reasons, "rounds_to_consensus": ways}
+        kept = reasons.pop("kept", 0)
+        return {"kind": "pairs", "kept": kept, "set_aside": reasons, "attempts_to_kept": ways}
+
+
+_GOOD_END = {False: "consensus", True: "kept"}
+
+
 class RunState:
     """Counts what happens in a session. Also the observer of its calls.
 
@@ -142,8 +188,7 @@ class RunState:
         self._intake = intake
         self._budget = budget
         self.outcomes: Counter[str] = journal.outcomes()
-        self.stop_reasons: Counter[str] = journal.stop_reasons()
-        self.rounds: Counter[int] = journal.rounds_to_consensus()
+        self.endings = Endings.of(journal)
         # A source that is read now is counted while it is read.
         source = None if intake.of_run else intake.number
         self._waiting_before = journal.count_waiting(source) if intake.known else 0
@@ -175,15 +220,13 @@ class RunState:
         if len(self._errors) > ERRORS_KEPT:
             del self._errors[next(iter(self._errors))]
 
-    def add(self, record: CoTRecord) -> None:
+    def add(self, record: Kept) -> None:
         """A prompt has come to its outcome."""
         self.outcomes[record.outcome] += 1
         self.done += 1
         self._ends.append(time.monotonic())
         if record.outcome == "completed":
-            self.stop_reasons[str(record.stop_reason)] += 1
-            if record.stop_reason == "consensus":
-                self.rounds[record.rounds] += 1
+            self.endings.add(record)
 
     @property
     def per_minute(self) -> float | None:
@@ -215,8 +258,7 @@ class RunState:
             waiting=waiting,
             active=self.active,
             outcomes=dict(self.outcomes),
-            stop_reasons=dict(self.stop_reasons),
-            rounds_to_consensus=dict(sorted(self.rounds.items())),
+            **self.endings.fields(),
             calls=budget.calls,
             usage=budget.usage,
             cost={currency: round(cost, 6) for currency, cost in budget.costs.items()},

@@ -16,6 +16,7 @@ from agents.replies import (
     IntentReply,
     RefinementReply,
     ReplyLimits,
+    TypedReply,
     response_format,
     rule_owners,
 )
@@ -119,10 +120,10 @@ def test_only_words_that_strict_endpoints_know_are_in_the_schema(
 
 
 def test_a_property_may_be_called_like_a_word_of_json_schema() -> None:
-    class Inner(BaseModel):
+    class Inner(TypedReply):
         default: str
 
-    class Odd(BaseModel):
+    class Odd(TypedReply):
         title: str
         description: Inner
 
@@ -217,7 +218,7 @@ def test_limits_stay_within_what_a_reply_can_hold(field: str) -> None:
 
 
 def test_a_bound_on_an_unbounded_list_of_ids_does_not_grow() -> None:
-    class Wide(BaseModel):
+    class Wide(TypedReply):
         ids: list[str] = Field(max_length=2, json_schema_extra={"x-ids": "rules"})
 
     assert schema_of(Wide)["properties"]["ids"]["maxItems"] == 2

@@ -8,15 +8,16 @@ from typing import Any
 
 from orchestration.prompts import Prompt
 from orchestration.record import CoTRecord
-from orchestration.runs import deliberate
-from orchestration.serialize import Serializer
+from orchestration.runs.job import Deliberations
+from orchestration.runs.run import converse
 from tests.scripted import cast
 
 
 @functools.cache
 def _made() -> CoTRecord:
     made, _ = cast()
-    found, _ = asyncio.run(deliberate(made, Serializer(made), Prompt("p0", "How are you?")))
+    found, _ = asyncio.run(converse(Deliberations(made).about(Prompt("p0", "How are you?"))))
+    assert isinstance(found, CoTRecord)
     return found
 
 

@@ -18,6 +18,7 @@ from orchestration.recipe import Cast, load_recipe
 from orchestration.record import CoTRecord
 from orchestration.runs import Run
 from orchestration.runs.intake import Source
+from orchestration.runs.job import Deliberations
 from orchestration.runs.state import Summary
 from policies import load_policy_set
 from tests.endpoint import Endpoint
@@ -67,7 +68,7 @@ async def retry(folder: Path, made: Cast, *outcomes: str, **options: Any) -> Sum
 @asynccontextmanager
 async def opened(folder: Path, made: Cast, source: Source | None = SOURCE) -> AsyncIterator[Run]:
     """A run that is closed in the end, with the connections of its models."""
-    run = Run(folder, made, source)
+    run = Run(folder, Deliberations(made), source)
     try:
         yield run
     finally:

@@ -45,6 +45,8 @@ COMMANDS = [
     "recipes show",
     "recipes check",
     "schema",
+    "prefer",
+    "pairs",
 ]
 
 
@@ -133,8 +135,7 @@ def test_a_persona_of_ones_own_that_the_recipe_does_not_name_is_told_of(
         done = aidsafe(*asked, "--models", models, "--personas", mine)
     assert done.code == 0, done.err
     assert done.err.splitlines()[1] == (
-        f"night_editor is in {mine}/, but recipe default does not name it; "
-        "put it into the circle of a recipe."
+        f"night_editor is in {mine}/, but recipe default does not name it; put it into a recipe."
     )
 
 

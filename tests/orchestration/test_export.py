@@ -13,26 +13,36 @@ from typing import Any, get_args
 import pytest
 
 from orchestration.commands.export import FormatName
-from orchestration.export import Format, as_aidsafe, as_sft, export_lines, write_lines
+from orchestration.export import (
+    Format,
+    Wrapping,
+    as_aidsafe,
+    as_sft,
+    export_lines,
+    write_lines,
+)
 from orchestration.journal import JournalError
+from orchestration.pairs.export import PairFormat
 from orchestration.record import CoTRecord
 from policies import InputError
 from tests.orchestration.records import failed, record
 
 FORMATS: tuple[Format, ...] = get_args(Format)
+AS_USUAL = Wrapping()
+BARE = Wrapping(citations=False)
 
 
 def test_the_command_knows_every_format() -> None:
-    assert [name.value for name in FormatName] == list(FORMATS)
+    assert [name.value for name in FormatName] == [*FORMATS, *get_args(PairFormat)]
 
 
 def test_records_are_exported_whole() -> None:
-    [line] = export_lines([record()], "records")
+    [line] = export_lines([record()], "records", AS_USUAL)
     assert CoTRecord.model_validate_json(line) == record()
 
 
 def test_the_aidsafe_form_is_prompt_thoughts_and_response() -> None:
-    [line] = export_lines([record()], "aidsafe")
+    [line] = export_lines([record()], "aidsafe", AS_USUAL)
     assert json.loads(line) == {
         "prompt": "How are you?",
         "thoughts": "It is harmless. [respect_helpfulness, RH1]\n"
@@ -42,7 +52,7 @@ def test_the_aidsafe_form_is_prompt_thoughts_and_response() -> None:
 
 
 def test_the_sft_form_is_messages_with_the_thoughts_inside_think() -> None:
-    [line] = export_lines([record()], "sft", citations=False)
+    [line] = export_lines([record()], "sft", BARE)
     assert json.loads(line) == {
         "messages": [
             {"role": "user", "content": "How are you?"},
@@ -55,19 +65,19 @@ def test_the_sft_form_is_messages_with_the_thoughts_inside_think() -> None:
 
 
 def test_citations_can_be_left_out() -> None:
-    assert as_aidsafe(record(), citations=False)["thoughts"] == "It is harmless.\nSo help."
+    assert as_aidsafe(record(), BARE)["thoughts"] == "It is harmless.\nSo help."
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_only_completed_records_are_exported(form: Format) -> None:
     others = [record(outcome=outcome) for outcome in ("refused", "malformed", "truncated")]
-    assert len(list(export_lines([failed(), record(), *others], form))) == 1
+    assert len(list(export_lines([failed(), record(), *others], form, AS_USUAL))) == 1
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_record_is_one_line_whatever_is_in_it(form: Format) -> None:
     odd = record(prompt="a\nb\u2028c\x85d \ud7ff ä")
-    [line] = export_lines([odd], form)
+    [line] = export_lines([odd], form, AS_USUAL)
     assert "\n" not in line
     assert "ä" in line
 
@@ -75,7 +85,7 @@ def test_a_record_is_one_line_whatever_is_in_it(form: Format) -> None:
 @pytest.mark.parametrize("tag", ["<think>", "</think>", "</THINK>", "< / think >", "<think\n>"])
 def test_a_models_own_think_tags_neither_open_nor_close_the_block(tag: str) -> None:
     thoughts = [record().thoughts[0].model_copy(update={"text": f"So {tag} help."})]
-    made = as_sft(record(thoughts=thoughts, response=f"Yes {tag} no."), citations=False)
+    made = as_sft(record(thoughts=thoughts, response=f"Yes {tag} no."), BARE)
     content = made["messages"][1]["content"]
     assert content.startswith("<think>\nSo (")
     assert content.lower().count("<think>") == content.lower().count("</think>") == 1
@@ -86,7 +96,7 @@ def test_a_models_own_think_tags_neither_open_nor_close_the_block(tag: str) -> N
 def test_hugging_face_datasets_load_every_form(form: Format, tmp_path: Path) -> None:
     datasets: Any = pytest.importorskip("datasets")
     file = tmp_path / "export.jsonl"
-    write_lines(file, export_lines([record("a"), record("b")], form))
+    write_lines(file, export_lines([record("a"), record("b")], form, AS_USUAL))
     loaded = datasets.load_dataset(
         "json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache")
     )

@@ -20,6 +20,7 @@ from orchestration.journal import FILE_NAME, Journal
 from orchestration.journal.schema import Spent
 from orchestration.journal.writer import Writer
 from orchestration.prompts import Prompt
+from orchestration.record import CoTRecord
 from tests.orchestration.journals import answer, fill, ids, opened, take_in
 from tests.orchestration.records import failed, record
 
@@ -224,9 +225,9 @@ async def test_records_can_be_had_by_outcome_number_and_id_as_they_were(path: Pa
         assert [each.id for each in journal.records("failed")] == ["b"]
         assert journal.record(0) == record("a")
         assert journal.record(2) is None
-        assert journal.find("a", 9) == [record("a")]
-        assert journal.stop_reasons() == {"consensus": 1}
-        assert journal.rounds_to_consensus() == {1: 1}
+        assert journal.find(CoTRecord, "a", 9) == [record("a")]
+        assert journal.reasons() == {"consensus": 1}
+        assert journal.ways_to("consensus") == {1: 1}
 
 
 async def test_a_record_is_found_by_its_id_or_the_start_of_it(path: Path) -> None:
@@ -236,7 +237,7 @@ async def test_a_record_is_found_by_its_id_or_the_start_of_it(path: Path) -> Non
             await journal.keep_record(number, record(name))
 
         def found(start: str, limit: int = 9) -> list[str]:
-            return [each.id for each in journal.find(start, limit)]
+            return [each.id for each in journal.find(CoTRecord, start, limit)]
 
         assert found("ab") == ["ab"], "the whole id counts before the start of another"
         assert found("abc") == ["abc"]
@@ -269,4 +270,4 @@ async def test_the_record_of_a_prompt_that_is_taken_up_again_does_not_count(path
         )
         assert [each.id for each in journal.records()] == ["b"]
         assert journal.record(0) is None
-        assert journal.find("a", 9) == []
+        assert journal.find(CoTRecord, "a", 9) == []

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from orchestration.journal import FILE_NAME, SCHEMA_VERSION, Journal, JournalError
+from orchestration.record import CoTRecord
 from tests.orchestration.journals import answer, fill, ids, opened, tamper
 from tests.orchestration.records import record
 
@@ -90,7 +91,7 @@ def test_a_flipped_bit_in_a_record_is_damage_and_not_another_record(bit: int, pa
     assert "is damaged (a row is not as it was written)" in error.cause
     assert f"aidsafe salvage {path.parent} --out" in error.remedy
     assert "is damaged" in trouble(path, look=lambda journal: journal.record(0)).cause
-    assert "is damaged" in trouble(path, look=lambda journal: journal.find("a", 1)).cause
+    assert "is damaged" in trouble(path, look=lambda journal: journal.find(CoTRecord, "a", 1)).cause
 
 
 @BITS
@@ -144,7 +145,7 @@ def test_damage_in_one_record_does_not_hide_the_others(path: Path) -> None:
     fill(path, "a", "b")
     tamper(path, "UPDATE records SET checksum = 1 WHERE number = 1")
     with closing(Journal(path)) as journal:
-        assert [each.id for each in journal.find("a", 9)] == ["a"]
+        assert [each.id for each in journal.find(CoTRecord, "a", 9)] == ["a"]
         assert journal.outcomes() == {"completed": 2}
 
 

@@ -11,8 +11,9 @@ import yaml
 from agents.models.endpoint import EndpointConfig
 from agents.models.model import ALLOWED_PROVIDERS, HIDDEN, ModelConfig, Price
 from orchestration.recipe import Cast
-from orchestration.runs.folder import SETTINGS_NAME, settings_of
-from orchestration.runs.rebuild import cast_of_run
+from orchestration.runs.folder import SETTINGS_NAME
+from orchestration.runs.job import Deliberations
+from orchestration.runs.rebuild import job_of_run
 from policies import InputError
 from tests.orchestration.runs import cast_at, execute, prompts
 from tests.scripted import cast
@@ -22,12 +23,14 @@ URL = "http://127.0.0.1:9/v1"
 
 def save(folder: Path, made: Cast, **changes: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"prompts": None, **settings_of(made), **changes}
+    settings = {"prompts": None, **Deliberations(made).settings(), **changes}
     (folder / SETTINGS_NAME).write_text(yaml.safe_dump(settings, allow_unicode=True))
 
 
 def rebuild(folder: Path, configs: dict[str, ModelConfig] | None = None) -> Cast:
-    return cast_of_run(folder, configs, ALLOWED_PROVIDERS)
+    job = job_of_run(folder, configs, ALLOWED_PROVIDERS)
+    assert isinstance(job, Deliberations)
+    return job.cast
 
 
 def test_the_cast_of_a_run_is_found_again_in_full(folder: Path) -> None:
@@ -36,14 +39,14 @@ def test_the_cast_of_a_run_is_found_again_in_full(folder: Path) -> None:
     model.config = model.config.model_copy(update={"price": Price(prompt=1, completion=2)})
     save(folder, made)
     again = rebuild(folder)
-    assert settings_of(again) == settings_of(made)
+    assert Deliberations(again).settings() == Deliberations(made).settings()
     assert again.models["default"].config == model.config
 
 
 async def test_a_run_is_not_changed_by_being_read_from_its_folder(folder: Path) -> None:
     made, _ = cast()
     await execute(folder, made, prompts(1))
-    assert settings_of(rebuild(folder)) == settings_of(made)
+    assert Deliberations(rebuild(folder)).settings() == Deliberations(made).settings()
 
 
 def test_other_models_can_be_named(folder: Path) -> None:
@@ -54,7 +57,7 @@ def test_other_models_can_be_named(folder: Path) -> None:
 
 def test_a_secret_that_the_folder_does_not_hold_is_asked_for(folder: Path) -> None:
     made = cast_at(URL)
-    settings = settings_of(made)
+    settings = Deliberations(made).settings()
     settings["models"]["default"]["extra"] = {"headers": [{"key": HIDDEN}]}
     save(folder, made, models=settings["models"])
     with pytest.raises(InputError, match=r"run\.yaml does not hold") as caught:
@@ -68,6 +71,6 @@ def test_a_secret_that_the_folder_does_not_hold_is_asked_for(folder: Path) -> No
 )
 def test_settings_that_are_none_are_told_of(changes: dict[str, Any], folder: Path) -> None:
     save(folder, cast_at(URL), **changes)
-    with pytest.raises(InputError, match="not as `aidsafe run` wrote it") as caught:
+    with pytest.raises(InputError, match="not as aidsafe wrote it") as caught:
         rebuild(folder)
     assert caught.value.remedy

@@ -253,8 +253,13 @@ async def test_the_budgets_of_a_recipe_end_its_circle() -> None:
     assert said(done.messages) == ["user", "intent_analyst", "drafter", "refiner"]
 
 
+PAIR_ROLES = ("ear_whisperer", "generator", "violation_judge", "violation_classifier")
+
+
 def test_every_shipped_persona_has_a_place_in_some_recipe_or_can_have_one() -> None:
     roles = {name: load_persona(path).role for name, path in persona_files().items()}
     for name, role in roles.items():
+        if role in PAIR_ROLES:
+            continue  # those of pair recipes
         place: dict[str, Any] = {"circle": (name,)} if role == "deliberator" else {role: name}
         load(recipe(**place))

@@ -15,6 +15,7 @@ from agents.models.model import Price
 from orchestration.runs import Run
 from orchestration.runs.dry import DryRun, dry_run
 from orchestration.runs.folder import SETTINGS_NAME
+from orchestration.runs.job import Deliberations
 from tests.endpoint import Endpoint
 from tests.orchestration.changes import changed, disagree, kinds
 from tests.orchestration.runs import (
@@ -141,7 +142,7 @@ async def test_records_made_under_other_settings_are_not_listed_meanwhile(
 async def test_opening_a_run_with_other_settings_changes_nothing_yet(folder: Path) -> None:
     await execute(folder, cast()[0], prompts(1))
     settings = (folder / SETTINGS_NAME).read_text()
-    run = Run(folder, changed("personas", "refiner")[0], SOURCE)
+    run = Run(folder, Deliberations(changed("personas", "refiner")[0]), SOURCE)
     run.close()
     assert len(records(folder)) == 1
     assert (folder / SETTINGS_NAME).read_text() == settings

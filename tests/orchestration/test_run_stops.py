@@ -25,6 +25,7 @@ from orchestration.runs import Run
 from orchestration.runs import folder as module
 from orchestration.runs.folder import SETTINGS_NAME
 from orchestration.runs.intake import Source
+from orchestration.runs.job import Deliberations
 from orchestration.runs.run import RunStopped
 from policies import InputError, load_policy_set
 from tests.endpoint import Endpoint, Fault
@@ -81,11 +82,11 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("mine")
     with pytest.raises(InputError, match="something else than a run"):
-        Run(tmp_path, made, SOURCE)
+        Run(tmp_path, Deliberations(made), SOURCE)
     with pytest.raises(InputError, match="is a file"):
-        Run(file, made, SOURCE)
+        Run(file, Deliberations(made), SOURCE)
     with pytest.raises(InputError, match=r"cannot be (made|read)"):
-        Run(file / "sub", made, SOURCE)
+        Run(file / "sub", Deliberations(made), SOURCE)
     assert file.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [file]
 
@@ -96,7 +97,7 @@ def test_a_folder_that_may_not_be_written_is_told_of_before_anything_is_paid_for
     made, client = cast()
     monkeypatch.setattr(module.os, "access", lambda *_: False)
     with pytest.raises(InputError, match="may not be written") as caught:
-        Run(folder, made, SOURCE)
+        Run(folder, Deliberations(made), SOURCE)
     assert "--out" in caught.value.remedy
     assert client.requests == []
 
@@ -113,7 +114,9 @@ async def test_a_run_whose_settings_file_is_broken_goes_on_and_mends_it(folder: 
         assert (folder / SETTINGS_NAME).read_text() == settings
         (folder / SETTINGS_NAME).write_text(text)
         with pytest.raises(InputError, match=r"run\.yaml cannot be read"):
-            Run(folder, made, None)  # which needs to know where its prompts came from
+            Run(
+                folder, Deliberations(made), None
+            )  # which needs to know where its prompts came from
 
 
 @pytest.mark.parametrize("what", ["gone", "empty"])
@@ -141,7 +144,7 @@ async def test_of_two_runs_started_together_the_second_leaves_the_first_alone(
 ) -> None:
     async with opened(folder, cast()[0]) as first:
         with pytest.raises(JournalError, match="Another process is writing") as caught:
-            Run(folder, cast()[0], Source("second"))
+            Run(folder, Deliberations(cast()[0]), Source("second"))
         assert f"aidsafe status {folder}" in caught.value.remedy
         await first.execute(prompts(1), 1)
     await execute(folder, cast()[0], prompts(2))

@@ -26,6 +26,7 @@ from orchestration import telemetry
 from orchestration.prompts import Prompt
 from orchestration.record import CoTRecord
 from orchestration.runs import Run
+from orchestration.runs.job import Deliberations
 from policies import ExitCode
 from tests.endpoint import Endpoint, Fault
 from tests.orchestration import command as commands
@@ -72,7 +73,7 @@ async def run_with(
     memory: Memory, folder: Path, made: Any, source: Iterator[Prompt], concurrency: int = 1
 ) -> list[CoTRecord]:
     """A session of a run that tells of itself; its records."""
-    run = Run(folder, made, SOURCE, memory.telemetry)
+    run = Run(folder, Deliberations(made), SOURCE, memory.telemetry)
     try:
         await run.execute(source, concurrency)
     finally:

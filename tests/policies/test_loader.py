@@ -31,7 +31,7 @@ def check(text: str, tmp_path: Path) -> list[str]:
 
 def test_a_bare_name_is_a_shipped_set() -> None:
     assert load_policy_set("aidsafe").id == "aidsafe"
-    assert sorted(shipped_policy_sets()) == ["aidsafe", "mlcommons"]
+    assert sorted(shipped_policy_sets()) == ["aidsafe", "mlcommons", "over_refusal"]
 
 
 @pytest.mark.parametrize("kind", [str, Path])

@@ -29,8 +29,8 @@ from agents.models.model import (
 from agents.turns import Usage
 from orchestration.prompts import Prompt
 from orchestration.recipe import Cast, load_recipe
-from orchestration.runs import deliberate
-from orchestration.serialize import Serializer
+from orchestration.runs.job import Deliberations
+from orchestration.runs.run import converse
 from policies import InputError, YamlError, load_policy_set
 from tests.endpoint import Endpoint, Fault
 from tests.scripted import ScriptedClient, accepts, draft, intents, refines, scripted
@@ -197,9 +197,9 @@ async def test_a_component_of_autogen_takes_part_in_a_chat() -> None:
     replies = [intents("To know."), draft("So help."), accepts(), accepts(), accepts(), refines()]
     model = Model("default", ModelConfig(component=replay(*replies)))
     cast = Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
-    record, _ = await deliberate(cast, Serializer(cast), Prompt("p", "How are you?"))
+    record, _ = await converse(Deliberations(cast).about(Prompt("p", "How are you?")))
     await model.close()
-    assert (record.outcome, record.stop_reason) == ("completed", "consensus")
+    assert (record.outcome, record.reason) == ("completed", "consensus")
     assert record.response == "The first response."
 
 

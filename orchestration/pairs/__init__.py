@@ -1,0 +1,1 @@
+"""Preference pairs: a worse twin for every record, by belief augmentation."""

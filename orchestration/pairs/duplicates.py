@@ -1,0 +1,141 @@
+"""Pairs that nearly repeat an earlier one: found by sketches in SQLite, told by their texts.
+
+A text's sketch is the smallest few hashes of its shingles (bottom-k MinHash, Broder 1997). Texts
+that share enough of them are compared in full. Only the sketches of pairs that are not committed
+yet are in memory, so the search stays flat for any number of pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import unicodedata
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from typing import Any, TypeAlias
+
+from rapidfuzz import fuzz
+
+from agents.pairing import Answer
+
+SHINGLE, HASHES = 5, 8
+"""Words of a shingle; hashes of a sketch."""
+SHARED, MOST_CANDIDATES = 4, 20
+"""Hashes that texts must share to be compared, or all if there are fewer; texts compared."""
+
+Sketch: TypeAlias = tuple[int, ...]
+
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:'[^\W_{_UNSPACED}]+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, case and punctuation aside; of Chinese and Japanese, the characters."""
+    plain = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return _WORD.findall(plain.casefold())
+
+
+def similarity(a: str, b: str, bound: float = 0.0) -> float:
+    """How alike two texts are, case, punctuation and line breaks aside.
+
+    Args:
+        a: A text.
+        b: Another.
+        bound: What is below it is of no interest, and given as 0; that saves most of the work.
+
+    Returns:
+        0 (nothing in common) to 1 (the same words).
+    """
+    ratio = fuzz.ratio(" ".join(words_of(a)), " ".join(words_of(b)), score_cutoff=100 * bound)
+    return ratio / 100
+
+
+def sketch(text: str) -> Sketch:
+    """The smallest hashes of a text's shingles, 63 bits each, rising; none if it has no words."""
+    words = words_of(text)
+    starts = range(max(1, len(words) - SHINGLE + 1) if words else 0)
+    return tuple(sorted({_hash(words[at : at + SHINGLE]) for at in starts})[:HASHES])
+
+
+def _hash(words: Iterable[str]) -> int:
+    digest = blake2b(" ".join(words).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % (1 << 63)
+
+
+def pair_text(rejected: Answer) -> str:
+    """What of a pair is compared: DPO would learn a text that recurs, whatever the prompt is."""
+    return rejected.text
+
+
+def keep(db: sqlite3.Connection, number: int, hashes: Sketch) -> None:
+    """Writes the sketch of a kept pair in place of what was there; the caller commits."""
+    forget(db, number)
+    db.executemany("INSERT INTO sketches VALUES (?, ?)", [(number, value) for value in hashes])
+
+
+def forget(db: sqlite3.Connection, number: int) -> None:
+    """Takes a pair's sketch out, if there is one; the caller commits."""
+    db.execute("DELETE FROM sketches WHERE number = ?", (number,))
+
+
+class Sketches:
+    """The texts of kept pairs, to look for one that is nearly the same.
+
+    Args:
+        rows: Gives the rows of a query with its values, where the table `sketches` is.
+    """
+
+    def __init__(self, rows: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
+        self.pending: dict[int, tuple[Sketch, str]] = {}
+        """Kept pairs that may not be in the database yet."""
+        self._rows = rows
+
+    def add_pending(self, number: int, text: str) -> Sketch:
+        """Lets a kept pair be found before it is committed; returns its sketch, for `keep`."""
+        hashes = sketch(text)
+        self.pending[number] = (hashes, text)
+        return hashes
+
+    def committed(self, number: int) -> None:
+        """Forgets a pending pair: from now on it is found in the database."""
+        self.pending.pop(number, None)
+
+    def find(
+        self, number: int, text: str, *, bound: float, fetch: Callable[[int], str | None]
+    ) -> int | None:
+        """Looks for a kept pair that a text nearly repeats.
+
+        Args:
+            number: Of the text's own pair, which is passed over.
+            text: What `pair_text` gives.
+            bound: The `similarity` from which on it repeats the other.
+            fetch: Gives a committed pair's text by its number; None if it is there no more.
+
+        Returns:
+            Number of the most similar pair, the lowest of equals; None if there is none.
+        """
+        matches: list[tuple[float, int]] = []
+        for candidate in self._candidates(number, sketch(text)):
+            pending = self.pending.get(candidate)
+            other = pending[1] if pending else fetch(candidate)
+            if other is not None and (alike := similarity(text, other, bound)) >= bound:
+                matches.append((-alike, candidate))
+        return min(matches)[1] if matches else None
+
+    def _candidates(self, number: int, hashes: Sketch) -> list[int]:
+        """Pairs worth comparing, those that share most hashes first."""
+        least = min(SHARED, len(hashes))
+        rows = self._rows(
+            "SELECT number, count(*) AS shared FROM sketches"
+            " WHERE hash IN (SELECT value FROM json_each(?)) GROUP BY number"
+            " HAVING shared >= ? ORDER BY shared DESC, number LIMIT ?",
+            json.dumps(hashes),
+            least,
+            1 + MOST_CANDIDATES + len(self.pending),  # it may find all of these, and itself
+        )
+        shared: dict[int, int] = dict(rows)
+        for at, (others, _) in self.pending.items():  # newer than what is written of the same pair
+            shared[at] = len(set(hashes).intersection(others))
+        worth = (at for at, count in shared.items() if count >= max(1, least) and at != number)
+        return sorted(worth, key=lambda at: (-shared[at], at))[:MOST_CANDIDATES]

@@ -1,0 +1,262 @@
+"""Pair recipes: who makes the rejected sides, how it learns, and what a pair must be like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Self
+
+from autogen_agentchat.base import TerminationCondition
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from agents.models.model import Model
+from agents.pair_layout import PairBriefing
+from agents.pair_replies import PairLimits
+from agents.pair_roles import PairAgent, make_pair_agent
+from agents.persona import Persona
+from orchestration.casting import Casting, Place, find_personas
+from orchestration.chat import DeliberationChat
+from orchestration.pairs.audit import AuditBounds
+from orchestration.pairs.exemplars import Seeds, Strategy
+from orchestration.pairs.termination import AttemptBudgetTermination, ViolationTermination
+from orchestration.recipe import Name
+from orchestration.record import CoTRecord
+from policies import InputError, PolicySet, load_policy_set, load_yaml
+
+SHIPPED = Path(__file__).parent / "recipes"
+OVER_REFUSAL = "over_refusal"
+"""Id of the policy that a contrast pair's rejected side violates."""
+CHOSEN_SCORER = "chosen_scorer"
+"""Name of the agent that scores the record's own answer; its persona is the scorer's."""
+
+
+class PairRecipe(BaseModel):
+    """A pair recipe: the personas of the pair chat, how its exemplars are kept, and the audit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Name
+    """Name of the recipe."""
+    description: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+    """One line: what it is for."""
+    whisperer: Name = "ear_whisperer"
+    """Persona that proposes beliefs."""
+    generator: Name = "misled_generator"
+    """Persona that answers the prompt under a belief."""
+    scorer: Name = "violation_judge"
+    """Persona that scores both sides: a violation_judge or a violation_classifier."""
+    sampler: Name = "sampler"
+    """Persona that makes the rejected sides of the baseline, by sampling alone."""
+    threshold: float = Field(default=0.7, ge=0, le=1)
+    """Score from which on an attempt is taken for the rejected side."""
+    attempts: int = Field(default=4, ge=1, le=50, strict=True)
+    """Ways around the circle before the chat gives up."""
+    strategy: Strategy = "scoring"
+    """How a belief that worked gets among the exemplars: `scoring`, `fifo`, `lifo` or
+    `scoring_diverse`."""
+    exemplars: int = Field(default=4, ge=1, le=20, strict=True)
+    """Exemplars that are kept for each policy."""
+    diversity: float = Field(default=0.5, ge=0, le=10)
+    """Weight of diversity beside the score, for `scoring_diverse`."""
+    seeds: str = "default"
+    """The first exemplars: a shipped name, or a YAML file beside the recipe's."""
+    contrast_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the prompts with none but benign intents whose rejected side is an over-refusal; the
+    others of them get a violation, as all prompts with a harmful intent do."""
+    off_limits: tuple[str, ...] = ("child_sexual_exploitation", "indiscriminate_weapons", "IA3")
+    """Policies and rules that nobody is to be misled about: of a record that cites one, no pair is
+    made, and a rejected side that violates such a policy is never kept."""
+    audit: AuditBounds = AuditBounds()
+    """What a pair must be like to be kept."""
+    limits: PairLimits = PairLimits()
+    """How long replies may be."""
+
+    @cached_property
+    def hash(self) -> str:
+        """Fingerprint of the recipe's content, as pairs cite it."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def pair_recipe_files() -> dict[str, Path]:
+    """The shipped pair recipes by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def load_pair_recipe(name_or_path: str) -> PairRecipe:
+    """Reads a pair recipe.
+
+    Args:
+        name_or_path: Name of a shipped pair recipe, or path of a YAML file.
+
+    Raises:
+        InputError: There is no such recipe.
+        YamlError: With every problem of the file.
+    """
+    files = pair_recipe_files()
+    is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
+    if not is_path and name_or_path not in files:
+        raise InputError(
+            f"There is no pair recipe '{name_or_path}'.",
+            f"Use one of {', '.join(files)}, or the path of a pair recipe YAML.",
+        )
+    path = Path(name_or_path) if is_path else files[name_or_path]
+    recipe = load_yaml(path, PairRecipe)
+    if recipe.seeds.endswith((".yaml", ".yml")):
+        recipe = recipe.model_copy(update={"seeds": str(path.parent / recipe.seeds)})
+    return recipe
+
+
+def with_over_refusal(policy_set: PolicySet) -> PolicySet:
+    """A run's policies, and the one that contrast pairs are about; a set that has it stays."""
+    if OVER_REFUSAL in policy_set.policy_ids:
+        return policy_set
+    policy = load_policy_set(OVER_REFUSAL).get(OVER_REFUSAL)
+    rules = set(policy_set.rule_ids)
+    if any(rule.id in rules for rule in policy.rules):
+        raise InputError(
+            "The run's policies use the rule ids OR1 to OR3, which are those of over_refusal.",
+            "Add a policy called over_refusal of your own to the set.",
+        )
+    return policy_set.model_copy(update={"policies": (*policy_set.policies, policy)})
+
+
+class PairCast(Casting):
+    """A pair recipe with everything it names. Makes pair chats.
+
+    Args:
+        recipe: The recipe.
+        policy_set: The run's policies, and `over_refusal`.
+        personas: The recipe's personas by name.
+        models: Models by name; personas that name none use `default`.
+        seeds: The first exemplars.
+        baseline: Whether rejected sides are made by sampling alone.
+
+    Raises:
+        InputError: A persona is missing, is of the wrong role for its place, or names a model that
+            there is not.
+    """
+
+    def __init__(
+        self,
+        recipe: PairRecipe,
+        policy_set: PolicySet,
+        personas: Mapping[str, Persona],
+        models: Mapping[str, Model],
+        seeds: Seeds,
+        baseline: bool = False,
+    ) -> None:
+        super().__init__(recipe.name, places(recipe, baseline), personas, models)
+        self.recipe = recipe
+        self.policy_set = policy_set
+        self.seeds = seeds
+        self.baseline = baseline
+        self.briefing = PairBriefing(policy_set, recipe.limits)
+
+    @classmethod
+    def load(
+        cls,
+        recipe: PairRecipe,
+        policy_set: PolicySet,
+        models: Mapping[str, Model],
+        seeds: Seeds,
+        personas_folder: Path | None = None,
+        baseline: bool = False,
+    ) -> Self:
+        """Finds the recipe's personas, shipped or in the user's folder."""
+        personas = find_personas(places(recipe, baseline), personas_folder)
+        return cls(recipe, with_over_refusal(policy_set), personas, models, seeds, baseline)
+
+    @property
+    def notice(self) -> str:
+        """One line on what is about to be used."""
+        models = "; ".join(model.config.label for model in self.models_in_use)
+        circle = ", ".join(name for name, _ in places(self.recipe, self.baseline))
+        policies = len(self.policy_set.policies)
+        attempts = f"up to {self.attempts} attempts" if self.attempts > 1 else "one attempt"
+        return (
+            f"{models} | policies {self.policy_set.id} ({policies} with over_refusal) | "
+            f"pair recipe {self.recipe.name}: {circle}, {attempts}"
+        )
+
+    @property
+    def attempts(self) -> int:
+        """Ways around the circle: one for the baseline, which has nothing to learn from."""
+        return 1 if self.baseline else self.recipe.attempts
+
+    def counted(self, target: str) -> list[str]:
+        """The policies whose scores count for a target."""
+        if target == OVER_REFUSAL:
+            return [OVER_REFUSAL]
+        return [policy for policy in self.policy_set.policy_ids if policy != OVER_REFUSAL]
+
+    def target(self, record: CoTRecord) -> str:
+        """The policy that a record's rejected side is to violate.
+
+        `over_refusal` for the share of the benign prompts that the recipe asks for: which they are
+        follows from their texts, so that it is the same in every run. Else the policy that most of
+        the record's thoughts cite, the first of equals.
+        """
+        benign = bool(record.intents) and all(i.nature == "benign" for i in record.intents)
+        if benign and _draw(record.prompt) < self.recipe.contrast_share:
+            return OVER_REFUSAL
+        known = self.counted("")
+        cited = Counter(p for thought in record.thoughts for p in thought.policies if p in known)
+        return cited.most_common(1)[0][0] if cited else known[0]
+
+    def is_off_limits(self, record: CoTRecord) -> bool:
+        """Whether no bad answer may be made of a record's prompt."""
+        never = set(self.recipe.off_limits)
+        return any(never & {*t.policies, *t.rules} for t in record.thoughts)
+
+    def termination(self) -> TerminationCondition:
+        """A new termination condition: a violation, or no attempt left."""
+        recipe = self.recipe
+        condition: TerminationCondition = ViolationTermination(
+            recipe.threshold, recipe.audit.max_chosen
+        )
+        return condition | AttemptBudgetTermination(recipe.scorer, self.attempts)
+
+    def make_chat(self, wrap: Callable[[Model], Model] = lambda model: model) -> DeliberationChat:
+        """A new chat for one record. Its task is the prompt and a `BriefMessage`.
+
+        Args:
+            wrap: Applied to every model that an agent is given.
+        """
+
+        def agent(persona_name: str, name: str | None = None) -> PairAgent:
+            persona = self.personas[persona_name]
+            models = [wrap(model) for model in self.models_of(persona)]
+            return make_pair_agent(persona, self.briefing, models, name)
+
+        recipe = self.recipe
+        circle = [name for name, _ in places(recipe, self.baseline)]
+        return DeliberationChat(
+            [agent(name) for name in circle],
+            opening=[agent(recipe.scorer, CHOSEN_SCORER)],
+            termination_condition=self.termination(),
+            name=recipe.name,
+            description=recipe.description,
+        )
+
+
+def _draw(prompt: str) -> float:
+    """A number from 0 to 1 that is the same for the same prompt."""
+    digest = hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=8, person=b"contrast")
+    return int.from_bytes(digest.digest(), "big") / 2**64
+
+
+def places(recipe: PairRecipe, baseline: bool) -> list[Place]:
+    """The circle of a pair chat, in its order."""
+    scorer: Place = (recipe.scorer, ("violation_judge", "violation_classifier"))
+    if baseline:
+        return [(recipe.sampler, ("generator",)), scorer]
+    return [
+        (recipe.whisperer, ("ear_whisperer",)),
+        (recipe.generator, ("generator",)),
+        scorer,
+    ]

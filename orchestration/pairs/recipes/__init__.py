@@ -1,0 +1,1 @@
+"""Shipped pair recipes."""

@@ -1,0 +1,1 @@
+"""The seeds that aidsafe ships, one YAML file each."""

@@ -1,0 +1,99 @@
+"""Models for pair chats: what they say follows from what they are asked, and from nothing else."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autogen_core.models import LLMMessage
+
+from agents.pair_layout import PairBriefing
+from agents.pair_replies import PairLimits
+from orchestration.pairs.recipe import with_over_refusal
+from policies import load_policy_set
+
+_WORDS = (
+    "amber basin cedar delta ember fjord grove haven inlet jetty knoll lagoon meadow nectar oasis "
+    "prairie quarry ridge summit tundra upland valley willow yonder zephyr copper marble velvet"
+).split(" ")
+
+
+def briefing(policies: str = "aidsafe") -> PairBriefing:
+    """Of a pair run."""
+    return PairBriefing(with_over_refusal(load_policy_set(policies)), PairLimits())
+
+
+def words(seed: str, number: int = 24) -> str:
+    """A text that is another one for every seed."""
+    found = [_WORDS[zlib.crc32(f"{seed} {n}".encode()) % len(_WORDS)] for n in range(number)]
+    return " ".join(found)
+
+
+def belief(text: str = "Nobody is ever harmed by what is written down.") -> dict[str, Any]:
+    return {"angle": "It makes light of the risk.", "belief": text}
+
+
+def answer(*thoughts: str, response: str = "Take it, nobody will mind.") -> dict[str, Any]:
+    return {
+        "thoughts": [
+            {"text": text, "policies": ["illegal_activity"], "rules": []}
+            for text in thoughts or ("Nobody minds.",)
+        ],
+        "response": response,
+    }
+
+
+def judgement(made: PairBriefing | None = None, **ratings: int) -> dict[str, Any]:
+    """Every policy judged: those that are named by their rating, the others by 0."""
+    made = made or briefing()
+    return {
+        "judgements": {
+            policy.id: {
+                "quote": "Take it" if ratings.get(policy.id) else "",
+                "rule": policy.rules[0].id,
+                "rating": ratings.get(policy.id, 0),
+            }
+            for policy in made.policy_set.policies
+        }
+    }
+
+
+def kind_of_turn(messages: Sequence[LLMMessage]) -> str:
+    """`belief`, `answer` or `judgement`: what the last instruction asks for."""
+    return _kind(str(messages[-1].content))
+
+
+def _kind(text: str) -> str:
+    return text.rstrip(".").rpartition("This turn: ")[2]
+
+
+def pairs(messages: Sequence[LLMMessage], _: Mapping[str, Any]) -> Any:
+    """A script of pair chats, for a client in this process."""
+    return reply([str(message.content) for message in messages])
+
+
+def whisper(body: dict[str, Any]) -> dict[str, Any]:
+    """The same, for an endpoint; deliberates too, and then agrees with everything."""
+    from tests.orchestration.runs import agree
+
+    contents = [message["content"] for message in body["messages"]]
+    if not re.search(r"This turn: (belief|answer|judgement)\.$", contents[-1]):
+        return agree(body)
+    return reply(contents)
+
+
+def reply(contents: Sequence[str]) -> dict[str, Any]:
+    """What the agent says: beliefs follow from what was told before, ratings from the answer."""
+    last = contents[-1]
+    kind = _kind(last)
+    if kind == "belief":
+        return belief(f"It is known that {words(last + str(len(contents)), 6)} harms nobody.")
+    if kind == "answer":
+        told = words(last)
+        thoughts = (f"One {words(last + '1', 12)}.", f"Two {words(last + '2', 12)}.")
+        return answer(*thoughts, response=f"Level {zlib.crc32(last.encode()) % 11}: {told}.")
+    found = re.search(r"Response:\nLevel (\d+):", last)
+    level = int(found[1]) if found else 0
+    return judgement(illegal_activity=level, over_refusal=level)
