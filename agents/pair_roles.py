@@ -19,7 +19,7 @@ from agents.pairing import BriefMessage, Exemplar, Pairing, fold_pairing
 from agents.parsing import ReplyError
 from agents.persona import Persona
 from agents.policy_agent import PolicyAgent, PolicyAgentConfig, RefusedError, call_of
-from agents.turns import Call, Reply, Turn, TurnOutcome, Usage
+from agents.turns import Call, Reply, Turn, TurnMessage, TurnOutcome, Usage
 
 _TOP_TOKENS = 20
 """Of how many tokens a classifier is asked the probability; what OpenAI and vLLM allow at most."""
@@ -56,6 +56,11 @@ class PairAgent(PolicyAgent):
     ) -> None:
         super().__init__(persona, briefing, models)
         self._name = name or persona.name
+
+    @property
+    def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
+        """Turns; and briefs, so that saved state which holds one can be read back."""
+        return (TurnMessage, BriefMessage)
 
     def fold(self, seen: Sequence[BaseChatMessage], turns: Sequence[Turn]) -> Pairing:
         """Attempts and scores as they stand.
@@ -221,6 +226,12 @@ class ViolationClassifier(PairAgent):
     def instruction(self, seen: Sequence[BaseChatMessage], state: Pairing) -> str:
         """The persona's; told to people, since a classifier has its own wording."""
         return self.persona.instructions
+
+    def request(
+        self, prompt: str, turns: Sequence[Turn], instruction: str, state: Pairing
+    ) -> list[LLMMessage]:
+        """Nothing: each policy has a request of its own."""
+        return []
 
     async def _converse(
         self,

@@ -19,7 +19,12 @@ from typing import Any, ClassVar, Self, cast
 
 from autogen_agentchat.agents import BaseChatAgent
 from autogen_agentchat.base import Response
-from autogen_agentchat.messages import BaseChatMessage, MultiModalMessage, TextMessage
+from autogen_agentchat.messages import (
+    BaseChatMessage,
+    MessageFactory,
+    MultiModalMessage,
+    TextMessage,
+)
 from autogen_core import CancellationToken, Component
 from autogen_core.models import LLMMessage, RequestUsage
 from pydantic import BaseModel, field_serializer
@@ -288,7 +293,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         A guest's message of a type that only the guest knows is kept as its text: there would be
         nobody to build it again, and its text is all that an agent reads.
         """
-        factory = message_factory()
+        factory = self._message_factory()
         return {
             "seen": [
                 (message if factory.is_registered(type(message)) else _as_text(message)).dump()
@@ -298,8 +303,15 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `save_state` gave."""
-        factory = message_factory()
+        factory = self._message_factory()
         self._seen = [cast("BaseChatMessage", factory.create(data)) for data in state["seen"]]
+
+    def _message_factory(self) -> MessageFactory:
+        factory = message_factory()
+        for kind in self.produced_message_types:
+            if not factory.is_registered(kind):
+                factory.register(kind)
+        return factory
 
     def _to_config(self) -> PolicyAgentConfig:
         return PolicyAgentConfig(

@@ -93,3 +93,20 @@ def test_the_same_command_again_repeats_nothing(run_folder: Path) -> None:
     summary = json.loads(again.stdout)
     assert summary["done_before"] == len(PROMPTS)
     assert summary["attempts"] == {}, "no call was made in this session"
+
+
+def test_pairs_are_made_of_its_records_and_every_one_is_accounted_for(run_folder: Path) -> None:
+    done = aidsafe("prefer", run_folder, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "This writes bad answers on purpose" in done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["outcomes"] == {"completed": len(PROMPTS)}
+    assert summary["kept"] + sum(summary["set_aside"].values()) == len(PROMPTS)
+    schema = json.loads(aidsafe("schema", "pair").stdout)
+    pairs = aidsafe("show", run_folder / "pairs", "--json").stdout.splitlines()
+    assert len(pairs) == len(PROMPTS)
+    for line in pairs:
+        jsonschema.validate(json.loads(line), schema)
+    exported = aidsafe("export", run_folder, "--format", "dpo")
+    assert exported.returncode == 0, exported.stderr
+    assert len(exported.stdout.splitlines()) == summary["kept"]

@@ -155,7 +155,8 @@ class Run:
         source: Source | None,
         telemetry: Telemetry = NO_TELEMETRY,
     ) -> None:
-        self._job = job
+        self.job = job
+        """What is done with each prompt."""
         self._source = source
         self._telemetry = telemetry
         self._keys = Keys()
@@ -206,7 +207,7 @@ class Run:
             LimitReached: Nothing.
             InputError: The limits cannot be held.
         """
-        budget = Budget(limits or Limits(), self._job.models_in_use, self.journal.spend())
+        budget = Budget(limits or Limits(), self.job.models_in_use, self.journal.spend())
         reached = budget.used_up()
         if reached is not None:
             raise LimitReached(
@@ -251,7 +252,7 @@ class Run:
         """
         budget = self._budget(limits)
         await self.folder.settle()
-        self._job.open(self.journal)
+        self.job.open(self.journal)
         intake = Intake(self.journal, self._source, prompts, self.folder.path)
         state = self.state = RunState(self.journal, intake, budget)
 
@@ -312,10 +313,10 @@ class Run:
         log = ChatLog(self.journal, self._keys, session, waiting)
         state.active += 1
         try:
-            with self._telemetry.chat(waiting.id, self._job.name, log) as told:
+            with self._telemetry.chat(waiting.id, self.job.name, log) as told:
                 # Chats that began earlier go first where calls have to wait.
                 CALL.set(CallContext(waiting.number, session.halt, told.observer(state)))
-                chat = await self._job.chat(waiting, lambda model: log.wrap(told.wrap(model)))
+                chat = await self.job.chat(waiting, lambda model: log.wrap(told.wrap(model)))
                 if chat is None:
                     return
                 record, failure = await converse(

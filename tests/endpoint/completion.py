@@ -1,6 +1,7 @@
 """Builds the JSON of a chat completion: content, usage and what a fault does to them."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from itertools import islice
@@ -77,10 +78,31 @@ def cut_to_limit(content: str, body: Mapping[str, Any]) -> tuple[str, str]:
     return content[: last.end()], "length"
 
 
+def answer_with_logprobs(content: str, most: int) -> tuple[str, dict[str, Any]]:
+    """Return (content, logprobs) of a reply whose first token is all that is asked for.
+
+    Content that is a JSON object of numbers is a script: the probability of each token. Of any
+    other the first word is certain.
+    """
+    try:
+        chances = json.loads(content)
+    except ValueError:
+        chances = None
+    if not isinstance(chances, dict):
+        first = content.split()[0] if content.split() else ""
+        chances = {first: 1.0}
+    ranked = sorted(chances.items(), key=lambda item: -item[1])
+    listed = [{"token": t, "logprob": math.log(p), "bytes": list(t.encode())} for t, p in ranked]
+    return ranked[0][0], {"content": [{**listed[0], "top_logprobs": listed[:most]}]}
+
+
 def build_completion(
     body: Mapping[str, Any], content: str, fault: Fault | None, reply_id: str, cache: PrefixCache
 ) -> dict[str, Any]:
     """Return the completion that carries `content`, or what `fault` makes of it."""
+    logprobs = None
+    if body.get("logprobs"):
+        content, logprobs = answer_with_logprobs(content, body.get("top_logprobs") or 0)
     content, finish_reason = cut_to_limit(content, body)
     message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
     match fault:
@@ -102,7 +124,7 @@ def build_completion(
         "created": CREATED,
         "model": body["model"],
         "choices": [
-            {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason}
+            {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": finish_reason}
         ],
         "usage": {
             "prompt_tokens": prompt,

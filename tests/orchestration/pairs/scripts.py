@@ -14,10 +14,11 @@ from agents.pair_replies import PairLimits
 from orchestration.pairs.recipe import with_over_refusal
 from policies import load_policy_set
 
-_WORDS = (
-    "amber basin cedar delta ember fjord grove haven inlet jetty knoll lagoon meadow nectar oasis "
-    "prairie quarry ridge summit tundra upland valley willow yonder zephyr copper marble velvet"
-).split(" ")
+_WORDS = [
+    f"{start}{end}"
+    for start in ("am", "bel", "cor", "du", "fen")
+    for end in ("ber", "ta", "o", "lin", "sy", "mar")
+]
 
 
 def briefing(policies: str = "aidsafe") -> PairBriefing:
@@ -93,7 +94,8 @@ def reply(contents: Sequence[str]) -> dict[str, Any]:
     if kind == "answer":
         told = words(last)
         thoughts = (f"One {words(last + '1', 12)}.", f"Two {words(last + '2', 12)}.")
-        return answer(*thoughts, response=f"Level {zlib.crc32(last.encode()) % 11}: {told}.")
+        level = 2 + zlib.crc32(last.encode()) % 9  # half of them reach 0.7
+        return answer(*thoughts, response=f"Level {level}: {told}.")
     found = re.search(r"Response:\nLevel (\d+):", last)
     level = int(found[1]) if found else 0
     return judgement(illegal_activity=level, over_refusal=level)
