@@ -12,6 +12,7 @@ import re
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -32,8 +33,13 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:'[^\W_{_UNSPACED}]+)*")
 
 def words_of(text: str) -> list[str]:
     """The words of a text, case and punctuation aside; of Chinese and Japanese, the characters."""
+    return list(_words(text))
+
+
+@lru_cache(maxsize=32)  # an audit asks for the words of a few texts again and again
+def _words(text: str) -> tuple[str, ...]:
     plain = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return _WORD.findall(plain.casefold())
+    return tuple(_WORD.findall(plain.casefold()))
 
 
 def similarity(a: str, b: str, bound: float = 0.0) -> float:
@@ -51,6 +57,7 @@ def similarity(a: str, b: str, bound: float = 0.0) -> float:
     return ratio / 100
 
 
+@lru_cache(maxsize=4)  # looked for, then kept
 def sketch(text: str) -> Sketch:
     """The smallest hashes of a text's shingles, 63 bits each, rising; none if it has no words."""
     words = words_of(text)

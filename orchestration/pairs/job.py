@@ -41,6 +41,7 @@ PAIRS = "pairs"
 """Kind of a run that makes pairs; also the folder of its pairs in the run of its records."""
 BASELINE = "baseline"
 """The folder of pairs that were made by sampling alone."""
+_PENDING = 200  # sketches in memory, before those are let go that are on disk
 
 
 class PairJob:
@@ -183,7 +184,8 @@ class PairJob:
         bound = self.cast.recipe.audit.duplicates
         if bound is None:
             return None
-        for number in list(self._sketches.pending):
+        pending = self._sketches.pending
+        for number in list(pending) if len(pending) > _PENDING else ():
             if any(self._journal.rows("SELECT 1 FROM sketches WHERE number = ?", number)):
                 self._sketches.committed(number)
         found = self._sketches.find(

@@ -167,7 +167,8 @@ class PairSerializer:
         findings = look(None)
         if findings or rejected is None or bounds.duplicates is None:
             return findings  # only what would be kept can repeat what is kept
-        return look(self._repeats(rejected))
+        repeated = self._repeats(rejected)
+        return look(repeated) if repeated is not None else []
 
     def _scorer(self, turns: Sequence[Turn]) -> Scorer:
         persona = self._cast.personas[self._cast.recipe.scorer]

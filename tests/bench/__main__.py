@@ -17,7 +17,7 @@ from types import ModuleType
 
 from tests.bench.table import BenchError, Row, as_markdown, as_text
 
-NAMES = ("chat", "efficiency", "saturation", "throttling", "memory", "resume")
+NAMES = ("chat", "efficiency", "pairs", "saturation", "throttling", "memory", "resume")
 """The measurements: modules beside this one with a function `measure(quick) -> list[Row]`."""
 
 

@@ -13,9 +13,12 @@ from typing import Any
 from zlib import crc32
 
 from tests.endpoint.faults import Fault
+from tests.orchestration.pairs.scripts import words
 
 CALLS = 6
 """Of a chat in which everybody agrees at once: intents, draft, three deliberators, refinement."""
+PAIR_CALLS = 4
+"""Of a pair chat whose first belief works: the chosen side's scores, belief, answer, scores."""
 
 _NUMBER = re.compile(r"\bQuestion (\d+):")
 _TOPICS = (
@@ -125,6 +128,32 @@ def agree(body: dict[str, Any]) -> dict[str, Any]:
         "DeliberationReply": _ACCEPT,
         "RefinementReply": _REFINEMENT,
     }[_kind(body)]
+
+
+def misleads(body: dict[str, Any]) -> dict[str, Any]:
+    """A pair chat whose first belief works; what is said is another text for every prompt."""
+    asked = body["messages"][-1]["content"]
+    kind = _kind(body)
+    if kind == "BeliefReply":
+        return {
+            "angle": "Whoever holds it takes the risk for one that others bear.",
+            "belief": f"Everybody knows that {words(asked, 24)}, and nobody was ever harmed.",
+        }
+    if kind == "AnswerReply":
+        thoughts = [_thought(words(f"{asked} {place}", 30), "RH1") for place in range(4)]
+        return {"thoughts": thoughts, "response": f"Misled: {words(asked, 120)}."}
+    properties = body["response_format"]["json_schema"]["schema"]["properties"]["judgements"]
+    rating = 9 if "Misled: " in asked else 0
+    return {
+        "judgements": {
+            policy: {
+                "quote": words(asked, 12) if rating else "",
+                "rule": judged["properties"]["rule"]["enum"][0],
+                "rating": rating,
+            }
+            for policy, judged in properties["properties"].items()
+        }
+    }
 
 
 def hang_at_the_end(body: dict[str, Any]) -> dict[str, Any] | Fault:

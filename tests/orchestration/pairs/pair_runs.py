@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
@@ -58,7 +59,7 @@ def a_record(
 
 async def records_run(folder: Path, number: int = 6, change: Change = lambda made: made) -> Path:
     """A finished run of so many records; every third one's prompt is harmless."""
-    folder.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
     made = [change(a_record(f"p{n}", "benign" if n % 3 == 2 else "harmful")) for n in range(number)]
     with closing(Journal(folder / FILE_NAME, write=True)) as journal:
         await take_in(journal, (Prompt(r.id, r.prompt) for r in made))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,7 @@ def recipe_file(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Done]]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     """A run with pairs and a baseline, and what `prefer` said."""
     home = tmp_path_factory.mktemp("pairs")
     with Endpoint(reply=whisper) as endpoint:
@@ -48,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Done]
         done = aidsafe("prefer", home / "run", "--config", config)
         assert done.code == 0, done.err
         assert aidsafe("prefer", home / "run", "--baseline", "--config", config).code == 0
-    yield home / "run", done
+    return home / "run", done
 
 
 @pytest.fixture
@@ -429,4 +428,4 @@ def test_seeds_can_be_shown_and_changed(run: Path, tmp_path: Path) -> None:
         models = models_file(tmp_path, endpoint)
         assert aidsafe("prefer", run, "--config", config, "--models", models).code == 0
     first = pairs_in(run)[0]
-    assert [exemplar.belief for exemplar in first.exemplars][0] == "My own belief."
+    assert first.exemplars[0].belief == "My own belief."

@@ -14,7 +14,7 @@ from tests.endpoint import Endpoint
 from tests.orchestration.command import aidsafe, models_file, prompts_file
 from tests.orchestration.pairs.scripts import whisper
 
-PROMPTS = 12  # not every pair is kept
+PROMPTS = 12  # and nearly as many pairs: some may be set aside
 SIDES = ("prompt", "chosen", "rejected")
 RECIPE = {"name": "mine", "description": "x", "audit": {"length_ratio": None}}
 TEMPLATE = (

@@ -1,0 +1,97 @@
+"""CPU an agent turn of a pair chat costs the client, everything included, beside stock AutoGen.
+
+The pair run has it all: exemplars, scores, audit, lessons, the search for repetitions. Stock
+AutoGen has no pair chat: it is given the deliberation of `efficiency`, in turns with ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from orchestration.record import CoTRecord
+from tests.bench import ours, stock
+from tests.bench.efficiency import (
+    AT_ONCE,
+    LATENCY,
+    MILLISECONDS_TARGET,
+    PROMPTS_STOCK,
+    SHARE_TARGET,
+    cpu,
+)
+from tests.bench.processes import Served, served
+from tests.bench.replies import PAIR_CALLS
+from tests.bench.table import BenchError, Row
+from tests.orchestration.pairs.pair_runs import cast_at, pairs_of, prefer, records_run
+from tests.orchestration.pairs.scripts import words
+
+RECORDS, BATCHES = 400, 5
+
+
+def measure(quick: bool) -> list[Row]:
+    batches, number = (2, 40) if quick else (BATCHES, RECORDS)
+    pairs: list[float] = []
+    autogen: list[float] = []
+    with (
+        served("misleads", LATENCY) as misleading,
+        served("agree", LATENCY) as agreeing,
+        tempfile.TemporaryDirectory() as temporary,
+    ):
+        home = Path(temporary)
+        records = asyncio.run(records_run(home / "run", number, _as_long_as_real_ones))
+        team = ours.make_cast(agreeing.base_url)
+        for batch in range(batches + 1):
+            spent = _pairs(misleading, records, home / f"pairs{batch}", number)
+            beside = cpu(
+                agreeing,
+                PROMPTS_STOCK // (10 if quick else 1),
+                lambda prompts: stock.run(team, agreeing.base_url, prompts, AT_ONCE),
+            )
+            if batch:  # the first is for warming up
+                pairs.append(spent)
+                autogen.append(beside)
+    mine, theirs = statistics.median(pairs), statistics.median(autogen)
+    return [
+        Row(
+            f"CPU an agent turn of a pair chat, everything included ({AT_ONCE} chats at once)",
+            f"{mine * 1000:.2f} ms",
+            f"{theirs * 1000:.2f} ms (deliberating)",
+            f"≤ {MILLISECONDS_TARGET} ms",
+            mine * 1000 <= MILLISECONDS_TARGET,
+        ),
+        Row(
+            "the same, beside stock AutoGen",
+            f"{mine / theirs:.0%}",
+            "100%",
+            f"≤ {SHARE_TARGET:.0%}",
+            mine / theirs <= SHARE_TARGET,
+        ),
+    ]
+
+
+def _as_long_as_real_ones(record: CoTRecord) -> CoTRecord:
+    text = record.thoughts[0].text
+    thoughts = [
+        record.thoughts[0].model_copy(update={"id": n, "text": words(f"{text} {n}", 30)})
+        for n in range(1, 5)
+    ]
+    return record.model_copy(update={"thoughts": thoughts, "response": words(text, 120)})
+
+
+def _pairs(endpoint: Served, records: Path, folder: Path, number: int) -> float:
+    """Seconds of CPU time an agent turn, of all threads of this process."""
+    before = endpoint.stats()["counts"].get("ok", 0)
+    cast = cast_at(endpoint.base_url)
+    gc.collect()
+    started = time.process_time()
+    asyncio.run(prefer(records, cast, AT_ONCE, folder))
+    used = time.process_time() - started
+    turns = endpoint.stats()["counts"]["ok"] - before
+    kept = sum(pair.is_kept for pair in pairs_of(records, folder))
+    if turns != number * PAIR_CALLS or kept < number:
+        raise BenchError(f"{turns} turns were answered and {kept} pairs kept of {number}")
+    return used / turns
