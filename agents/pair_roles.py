@@ -13,9 +13,9 @@ from autogen_core.models import LLMMessage, UserMessage
 from agents.layout import fence, lay_out
 from agents.models.model import Answer as ModelAnswer
 from agents.models.model import Model
-from agents.pair_layout import PairBriefing, as_belief, classifier_request, show_answer
+from agents.pair_layout import PairBriefing, as_belief, classifier_request, principle, show_answer
 from agents.pair_replies import AnswerReply, BeliefReply, ClassifierReply, JudgeReply, PairLimits
-from agents.pairing import BriefMessage, Exemplar, Pairing, fold_pairing
+from agents.pairing import BriefMessage, Exemplar, Pairing, hand_on, take_pairing
 from agents.parsing import ReplyError
 from agents.persona import Persona
 from agents.policy_agent import PolicyAgent, PolicyAgentConfig, RefusedError, call_of
@@ -71,10 +71,28 @@ class PairAgent(PolicyAgent):
         brief = next((m.content for m in seen if isinstance(m, BriefMessage)), None)
         if brief is None:
             raise ValueError(f"{self.name} was asked to speak before there was a brief")
-        return fold_pairing(brief, self.briefing.policy_set, turns)
+        return take_pairing(brief, self.briefing.policy_set, turns)
+
+    def settle(self, state: Pairing, turn: Turn) -> None:
+        """Takes the turn into account, and hands the state to the next agent."""
+        state.apply(turn)
+        hand_on(state)
 
     def _data(self, seen: Sequence[BaseChatMessage]) -> list[str]:
-        return super()._data([m for m in seen if not isinstance(m, BriefMessage)])
+        """The prompt, and all else that an agent is shown as data: no reply may be a copy of it."""
+        data = super()._data([m for m in seen if not isinstance(m, BriefMessage | TurnMessage)])
+        for message in seen:
+            if isinstance(message, BriefMessage):
+                brief = message.content
+                data.append(brief.chosen.text)
+                data += [text for e in brief.exemplars for text in (e.belief, e.led_to)]
+            elif isinstance(message, TurnMessage):
+                reply = message.content.reply
+                if isinstance(reply, BeliefReply):
+                    data.append(reply.belief)
+                elif isinstance(reply, AnswerReply):
+                    data += [*(thought.text for thought in reply.thoughts), reply.response]
+        return data
 
     def request(
         self, prompt: str, turns: Sequence[Turn], instruction: str, state: Pairing
@@ -243,9 +261,9 @@ class ViolationClassifier(PairAgent):
         violations: dict[str, float] = {}
         calls: list[Call] = []
         model = self.models[0]
-        for policy in self.briefing.policy_set.policies:
+        for name, told in self._principles(state).items():
             answer = await model.ask(
-                classifier_request(data[0], state.to_score, policy),
+                classifier_request(data[0], state.to_score, told),
                 response_format=None,
                 temperature=0.0,
                 max_tokens=1,
@@ -255,11 +273,19 @@ class ViolationClassifier(PairAgent):
             call = call_of(model.name, answer)
             calls.append(call)
             try:
-                violations[policy.id] = _share_of_yes(answer)
+                violations[name] = _share_of_yes(answer)
             except ReplyError as error:
                 call.problem = str(error)
                 return None, "malformed", calls
         return ClassifierReply(violations=violations), "completed", [_together(calls, violations)]
+
+    def _principles(self, state: Pairing) -> dict[str, str]:
+        """What is asked about, by id: every policy, and rules that are off limits by themselves."""
+        policies = self.briefing.policy_set.policies
+        asked = {policy.id: principle(policy) for policy in policies}
+        rules = {rule.id: rule for policy in policies for rule in policy.rules}
+        never = (rules[name] for name in state.brief.off_limits if name in rules)
+        return asked | {rule.id: f'* "{rule.id}": {rule.text}' for rule in never}
 
 
 def _share_of_yes(answer: ModelAnswer) -> float:
@@ -279,7 +305,7 @@ def _share_of_yes(answer: ModelAnswer) -> float:
         if word in shares:
             shares[word] += math.exp(logprob)
     total = sum(shares.values())
-    if not total:
+    if not 0 < total < math.inf:
         raise ReplyError("its first token is neither Yes nor No")
     return round(shares["yes"] / total, 4)
 

@@ -7,7 +7,7 @@ augmentation of arXiv:2505.21784, its loop that of FLIRT (arXiv:2308.04265).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -85,6 +85,8 @@ class PairBrief(_Data):
     """The record's own answer."""
     exemplars: list[Exemplar] = []
     """Beliefs that worked for this target, as they stood when the chat began."""
+    off_limits: list[str] = []
+    """Rules that a classifier is asked about by themselves: nobody is to be misled about them."""
 
     @property
     def must_keep(self) -> list[str] | None:
@@ -125,7 +127,7 @@ class Attempt:
 
 @dataclass
 class Pairing:
-    """The state of a pair chat. Built by `fold_pairing`, changed by `apply` alone.
+    """The state of a pair chat. Built by `take_pairing`, changed by `apply` alone.
 
     Args:
         brief: What the chat was given.
@@ -141,6 +143,8 @@ class Pairing:
     chosen_fault: float | None = None
     """The highest of those that the record's own answer must not violate."""
     attempts: list[Attempt] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list, compare=False)
+    """The turns that were taken into account."""
 
     @property
     def attempt(self) -> Attempt | None:
@@ -162,6 +166,7 @@ class Pairing:
     def apply(self, turn: Turn) -> None:
         """Takes a turn into account; one without a reply changes nothing."""
         reply = turn.reply
+        self.turns.append(turn)
         if isinstance(reply, BeliefReply):
             self._begin().belief = reply.belief
         elif isinstance(reply, AnswerReply):
@@ -184,12 +189,34 @@ class Pairing:
         return self.attempts[-1]
 
 
-def fold_pairing(brief: PairBrief, policy_set: PolicySet, turns: Iterable[Turn]) -> Pairing:
-    """The state that a sequence of turns leads to."""
+_HANDED_ON = "_pairing"  # beside a turn's cached properties, which are not dumped either
+
+
+def take_pairing(brief: PairBrief, policy_set: PolicySet, turns: Sequence[Turn]) -> Pairing:
+    """The state that a sequence of turns leads to.
+
+    Goes on from what `hand_on` left with the last turn, if it is about these: the agents of a chat
+    need the same state one after the other. It is taken away from the turn, since whoever has it
+    changes it.
+    """
+    state: Pairing | None = turns[-1].__dict__.pop(_HANDED_ON, None) if turns else None
+    if (
+        state is not None
+        and state.brief is brief
+        and state.policy_set is policy_set
+        and len(state.turns) == len(turns)
+        and all(mine is yours for mine, yours in zip(state.turns, turns, strict=True))
+    ):
+        return state
     state = Pairing(brief, policy_set)
     for turn in turns:
         state.apply(turn)
     return state
+
+
+def hand_on(state: Pairing) -> None:
+    """Leaves a state with the last turn that it takes into account."""
+    state.turns[-1].__dict__[_HANDED_ON] = state
 
 
 def answer_of(reply: AnswerReply) -> Answer:
@@ -205,13 +232,14 @@ def answer_of(reply: AnswerReply) -> Answer:
 
 def scores_of(reply: JudgeReply | ClassifierReply, policy_set: PolicySet) -> list[Score]:
     """A scorer's reply as scores, in the order of the policies."""
-    if isinstance(reply, ClassifierReply):
-        return [
-            Score(policy=policy, score=reply.violations[policy]) for policy in policy_set.policy_ids
-        ]
+    rules = {rule.id: rule.text for policy in policy_set.policies for rule in policy.rules}
+    if isinstance(reply, JudgeReply):
+        return [_judged(policy, reply, rules) for policy in policy_set.policy_ids]
     return [
-        _judged(policy.id, reply, {r.id: r.text for r in policy.rules})
-        for policy in policy_set.policies
+        Score(policy=policy_set.policy_of_rule(name), score=score, rule=name, rule_text=rules[name])
+        if name in rules
+        else Score(policy=name, score=score)
+        for name, score in reply.violations.items()
     ]
 
 

@@ -103,7 +103,7 @@ def test_pairs_are_made_of_its_records_and_every_one_is_accounted_for(run_folder
     assert summary["outcomes"] == {"completed": len(PROMPTS)}
     assert summary["kept"] + sum(summary["set_aside"].values()) == len(PROMPTS)
     schema = json.loads(aidsafe("schema", "pair").stdout)
-    pairs = aidsafe("show", run_folder / "pairs", "--json").stdout.splitlines()
+    pairs = aidsafe("show", run_folder / "pairs", "--json", "--show-unsafe").stdout.splitlines()
     assert len(pairs) == len(PROMPTS)
     for line in pairs:
         jsonschema.validate(json.loads(line), schema)

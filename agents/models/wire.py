@@ -212,7 +212,8 @@ def _first_token(logprobs: Any) -> dict[str, float] | None:
     sums: dict[str, float] = {}
     for token in content[0].get("top_logprobs") or [content[0]]:
         text = as_text(token["token"])
-        sums[text] = sums.get(text, 0.0) + math.exp(float(token["logprob"]))
+        chance = math.exp(min(0.0, float(token["logprob"])))
+        sums[text] = sums.get(text, 0.0) + (chance if chance == chance else 0.0)  # not NaN
     return {text: math.log(share) for text, share in sums.items() if share > 0}
 
 

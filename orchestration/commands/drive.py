@@ -109,6 +109,14 @@ def telemetry(otel: bool) -> AbstractContextManager[Telemetry]:
     return opened(lambda complaint: err().print(Text(complaint, style="yellow")))
 
 
+_MORE = {
+    "records": " (--dry-run says how many). Those that no command names wait, and are not "
+    "exported; changing back brings all back for nothing.",
+    "pairs": ". With another audit alone none are; else the ear-whisperer learns from the "
+    "beginning.",
+}
+
+
 def announce_changes(run: Run) -> None:
     """Says on standard error what of the run's settings has changed, and what that means."""
     changed = run.folder.changed
@@ -120,8 +128,7 @@ def announce_changes(run: Run) -> None:
             clean(
                 f"The run in {run.folder.path} was last started with other {what}. Its prompts "
                 "are taken up again: replies whose request is the same are used again, the others "
-                "are asked for anew (--dry-run says how many). Those that no command names wait, "
-                "and are not exported; changing back brings all back for nothing."
+                f"are asked for anew{_MORE[run.job.kind]}"
             ),
             style="yellow",
         )

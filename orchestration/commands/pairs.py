@@ -50,7 +50,7 @@ def pairs(
     _print_margins(console, found, sampled)
     _print_generations(console, found)
     if sampled is None and not same:
-        run = folder.parent if is_pairs(folder) else folder
+        run = folder.resolve().parent if is_pairs(folder) else folder
         command = f"aidsafe prefer {shlex.quote(str(run))} --baseline"
         err().print(plain(f"Compare with sampling alone:  {command}", style="dim"))
 

@@ -17,10 +17,9 @@ from orchestration.pairs.places import is_pairs, pairs_folder
 from orchestration.pairs.recipe import PairCast, load_pair_recipe
 from orchestration.record import Kept
 from orchestration.runs import Run
-from orchestration.runs.folder import load_settings
-from orchestration.runs.rebuild import configs_of_run
+from orchestration.runs.rebuild import configs_of_run, policies_of_run
 from orchestration.view import plain
-from policies import InputError, PolicySet
+from policies import InputError
 
 NOTICE = (
     "This writes bad answers on purpose, as rejected sides for preference training: answers under "
@@ -116,6 +115,9 @@ def prefer(
     )
     bounds = drive.limits(max_cost, max_tokens, max_time)
     place = to or pairs_folder(folder, baseline)
+    if setup.cast.unknown_limits:
+        names = ", ".join(setup.cast.unknown_limits)
+        err().print(plain(f"off_limits names {names}, which no policy has.", style="yellow"))
     job = PairJob(setup.cast, folder)
     try:
         if not job.records.outcomes()["completed"]:
@@ -160,14 +162,13 @@ def _set_up(
         InputError: Something is not there, or options contradict each other.
         YamlError: A YAML file has problems.
     """
-    settings = load_settings(folder)
     configs = configs or options.with_overrides(configs_of_run(folder), price, seed)
     embedded = list(configs) == ["default"] and configs["default"].embedded == EMBEDDED.embedded
     recipe = load_pair_recipe(config or ("small" if embedded else "default"))
     allowed = [*ALLOWED_PROVIDERS, *(allow_provider or [])]
     cast = PairCast.load(
         recipe,
-        PolicySet.model_validate(settings["policies"]),
+        policies_of_run(folder),
         {name: Model(name, each, allowed=allowed) for name, each in configs.items()},
         load_seeds(recipe.seeds),
         personas,

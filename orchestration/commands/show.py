@@ -63,10 +63,11 @@ def show(
     Example: aidsafe show runs/first p1a2b3c4d5e6
     """
     if prompt_id is None:
-        _list(_records(source, outcome), limit, json)
+        _list(_records(source, outcome), limit, json, show_unsafe)
         return
     found = _find(source, prompt_id)
     if json:
+        _check_shown(found, show_unsafe)
         write(found.model_dump_json(indent=2) + "\n")
     elif isinstance(found, PreferencePair):
         print_pair(out(), found, show_unsafe, instructions)
@@ -102,10 +103,13 @@ def _find(source: Path, start: str) -> CoTRecord | PreferencePair:
     return found[0]
 
 
-def _list(records: Iterator[CoTRecord | PreferencePair], limit: int | None, json: bool) -> None:
+def _list(
+    records: Iterator[CoTRecord | PreferencePair], limit: int | None, json: bool, show_unsafe: bool
+) -> None:
     chosen = islice(records, limit)
     if json:
         for record in chosen:
+            _check_shown(record, show_unsafe)
             write(record.model_dump_json() + "\n")
         return
     columns: tuple[str, ...] = _COLUMNS
@@ -129,6 +133,14 @@ def _list(records: Iterator[CoTRecord | PreferencePair], limit: int | None, json
     widest = max((cell_len(clean(row[0])) for row in rows), default=0)
     made.width = widest if widest > console.width else None
     console.print(made, crop=False)
+
+
+def _check_shown(record: CoTRecord | PreferencePair, show_unsafe: bool) -> None:
+    if isinstance(record, PreferencePair) and not show_unsafe:
+        raise InputError(
+            "A pair as JSON holds unsafe text: beliefs, the rejected side, the transcript.",
+            "Add --show-unsafe if you want that, or leave --json out.",
+        )
 
 
 _COLUMNS = ("id", "outcome", "stopped by", "rounds", "thoughts", "removed", "prompt")

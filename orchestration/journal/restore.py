@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from agents.models.model import Answer
 from orchestration.journal.schema import checksum, make_pair_tables
 from orchestration.kept import read_kept
+from orchestration.pairs.pair import PreferencePair
 from orchestration.prompts import Prompt
 from orchestration.record import Kept
 
@@ -145,6 +146,8 @@ class Restore:
         if other is None or other[0] < origin.finished_at:
             db.execute("REPLACE INTO temp.kept VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             db.execute("REPLACE INTO records VALUES (?, ?, ?)", (found.number, *found.values[1:]))
+        if isinstance(record, PreferencePair):
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('kind', 'pairs')")
 
     def _write_prompts(self, db: sqlite3.Connection, found: Found) -> None:
         row = [found.number, *found.values[1:]]
@@ -171,16 +174,20 @@ class Restore:
         db.execute("INSERT OR IGNORE INTO sources VALUES (?, ?, ?, ?, ?)", row)
 
     def _write_meta(self, db: sqlite3.Connection, found: Found) -> None:
-        self.done.settings |= not found.old
+        self.done.settings |= not found.old and found.values[0] == "settings"
         if not found.old:
             db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", found.values)
 
     def _write_lessons(self, db: sqlite3.Connection, found: Found) -> None:
+        if found.old:
+            return  # maybe of other settings, which were learnt under anew
         make_pair_tables(db)
         row = (found.number, *found.values[1:])
         db.execute("INSERT OR IGNORE INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def _write_begun(self, db: sqlite3.Connection, found: Found) -> None:
+        if found.old:
+            return
         make_pair_tables(db)
         row = (found.number, *found.values[1:])
         db.execute("INSERT OR IGNORE INTO begun VALUES (?, ?, ?, ?)", row)

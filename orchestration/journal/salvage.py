@@ -142,7 +142,7 @@ def _is_sound(journal: Path, aside: Path) -> bool:
                 checked(found, *told)
             for (data,) in db.execute(
                 "SELECT spec FROM sources UNION ALL SELECT counts FROM sources"
-                " UNION ALL SELECT value FROM meta"
+                " UNION ALL SELECT value FROM meta WHERE key = 'settings'"
             ):
                 json.loads(data)
             return True

@@ -108,11 +108,10 @@ CREATE TABLE IF NOT EXISTS begun (
 -- Of the rejected sides of kept pairs, to find those that repeat an earlier one. Made anew from the
 -- pairs if it is lost.
 CREATE TABLE IF NOT EXISTS sketches (
-    number INTEGER NOT NULL,       -- the prompt's
     hash INTEGER NOT NULL,
-    PRIMARY KEY (number, hash)
+    number INTEGER NOT NULL,       -- the prompt's
+    PRIMARY KEY (hash, number)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS sketches_by_hash ON sketches (hash);
 """
 
 

@@ -325,9 +325,9 @@ class Journal:
         """Same as `records`, for a run whose records are of another kind."""
         yield from self._records(kind, "? IS NULL OR p.outcome = ?", (outcome, outcome))
 
-    def named(self, prompt_id: str) -> CoTRecord | None:
-        """The completed record of that id; None if there is none."""
-        found = self._records(CoTRecord, "p.id = ? AND p.outcome = 'completed'", (prompt_id,))
+    def about(self, digest: bytes) -> CoTRecord | None:
+        """The completed record of the prompt with that digest; None if there is none."""
+        found = self._records(CoTRecord, "p.digest = ? AND p.outcome = 'completed'", (digest,))
         return next(found, None)
 
     def find(self, kind: type[RecordT], start: str, limit: int) -> list[RecordT]:

@@ -131,7 +131,7 @@ def _broken(prompt: str, chosen: Side, rejected: Side) -> str | None:
     elsewhere = (prompt, chosen.text)
     if any(has_debris(part, elsewhere) for part in parts):
         return "The rejected side holds JSON, a schema's keys, chat tokens or roles as prose."
-    if any(loops(text) for text in (*parts, rejected.text)):
+    if loops(rejected.response) or loops(rejected.text):
         return "The rejected side says the same words again and again."
     if any(has_gaps(part, elsewhere) for part in parts):
         return "The rejected side has placeholders where text should be."

@@ -13,8 +13,8 @@ import sqlite3
 import unicodedata
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from hashlib import blake2b
 from typing import Any, TypeAlias
+from zlib import crc32
 
 from rapidfuzz import fuzz
 
@@ -59,15 +59,15 @@ def similarity(a: str, b: str, bound: float = 0.0) -> float:
 
 @lru_cache(maxsize=4)  # looked for, then kept
 def sketch(text: str) -> Sketch:
-    """The smallest hashes of a text's shingles, 63 bits each, rising; none if it has no words."""
+    """The smallest hashes of a text's shingles, rising; none if it has no words."""
     words = words_of(text)
     starts = range(max(1, len(words) - SHINGLE + 1) if words else 0)
     return tuple(sorted({_hash(words[at : at + SHINGLE]) for at in starts})[:HASHES])
 
 
 def _hash(words: Iterable[str]) -> int:
-    digest = blake2b(" ".join(words).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % (1 << 63)
+    # 32 bits are enough: texts that share hashes by chance are told apart by their words.
+    return crc32(" ".join(words).encode())
 
 
 def pair_text(rejected: Answer) -> str:
@@ -76,14 +76,9 @@ def pair_text(rejected: Answer) -> str:
 
 
 def keep(db: sqlite3.Connection, number: int, hashes: Sketch) -> None:
-    """Writes the sketch of a kept pair in place of what was there; the caller commits."""
-    forget(db, number)
-    db.executemany("INSERT INTO sketches VALUES (?, ?)", [(number, value) for value in hashes])
-
-
-def forget(db: sqlite3.Connection, number: int) -> None:
-    """Takes a pair's sketch out, if there is one; the caller commits."""
-    db.execute("DELETE FROM sketches WHERE number = ?", (number,))
+    """Writes the sketch of a kept pair; the caller commits."""
+    rows = [(value, number) for value in hashes]
+    db.executemany("INSERT OR IGNORE INTO sketches VALUES (?, ?)", rows)
 
 
 class Sketches:
@@ -104,9 +99,12 @@ class Sketches:
         self.pending[number] = (hashes, text)
         return hashes
 
-    def committed(self, number: int) -> None:
-        """Forgets a pending pair: from now on it is found in the database."""
-        self.pending.pop(number, None)
+    def let_go(self) -> None:
+        """Forgets the pending pairs that are found in the database."""
+        query = "SELECT 1 FROM sketches WHERE hash = ? AND number = ?"
+        for number, (hashes, _) in list(self.pending.items()):
+            if not hashes or any(self._rows(query, hashes[0], number)):
+                del self.pending[number]
 
     def find(
         self, number: int, text: str, *, bound: float, fetch: Callable[[int], str | None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from agents.pairing import Answer, BriefMessage, PairBrief
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.journal.schema import Waiting, make_pair_tables
 from orchestration.pairs.duplicates import (
+    Sketch,
     Sketches,
     keep,
     pair_text,
@@ -25,12 +25,14 @@ from orchestration.pairs.lessons import Lessons
 from orchestration.pairs.pair import KEPT, PreferencePair
 from orchestration.pairs.recipe import OVER_REFUSAL, PairCast
 from orchestration.pairs.serialize import PairSerializer, Task, chosen_answer, lesson_of
+from orchestration.prompts import Prompt
 from orchestration.runs.intake import Source
 from orchestration.runs.job import (
     BrokeOff,
     Change,
     Chat,
     Fingerprints,
+    Kind,
     Wrap,
     fingerprint,
     fingerprints,
@@ -41,6 +43,7 @@ PAIRS = "pairs"
 """Kind of a run that makes pairs; also the folder of its pairs in the run of its records."""
 BASELINE = "baseline"
 """The folder of pairs that were made by sampling alone."""
+_BATCH = 200  # pairs whose sketches are made anew in one transaction
 _PENDING = 200  # sketches in memory, before those are let go that are on disk
 
 
@@ -54,6 +57,8 @@ class PairJob:
     Raises:
         JournalError: There is no run, or its journal is damaged.
     """
+
+    kind: Kind = "pairs"
 
     def __init__(self, cast: PairCast, records: Path) -> None:
         self.cast = cast
@@ -74,8 +79,13 @@ class PairJob:
 
     def source(self, limit: int | None = None) -> Source:
         """Where its prompts come from: the completed records."""
-        done = self.records.outcomes()["completed"]
-        mark = f"{done}:{self.records.meta('settings')}"
+        # Which records there are, and what they were made with: some could have been added, others
+        # be gone.
+        [which] = self.records.rows(
+            "SELECT count(*), total(number), total(number * number) FROM prompts"
+            " WHERE outcome = 'completed'"
+        )
+        mark = f"{which}:{self.records.meta('settings')}"
         return Source(f"records of {self._folder.resolve()}", limit=limit, mark=mark)
 
     def settings(self) -> dict[str, Any]:
@@ -85,7 +95,7 @@ class PairJob:
             "kind": PAIRS,
             "records": str(self._folder.resolve()),
             "baseline": cast.baseline,
-            "policies": cast.policy_set.model_dump(mode="json"),
+            "policies": cast.own_policies.model_dump(mode="json"),
             "recipe": cast.recipe.model_dump(mode="json"),
             "seeds": cast.seeds.model_dump(mode="json"),
             "personas": {n: p.model_dump(mode="json") for n, p in cast.personas.items()},
@@ -95,10 +105,15 @@ class PairJob:
     def fingerprints(self) -> Fingerprints:
         """See `Job`."""
         settings = self.settings()
-        # The audit is looked at by itself: it can be done again without a single call.
-        audit = settings["recipe"].pop("audit")
+        scored = self.cast.policy_set.model_dump(mode="json")
+        recipe = settings["recipe"]
+        del recipe["seeds"]  # its content is looked at, wherever it is
+        # So is the audit by itself: it can be done again without a single call, but for the one
+        # bound that ends chats, too.
+        audit = recipe.pop("audit")
+        recipe["max_chosen"] = audit.pop("max_chosen")
         return {
-            **fingerprints(settings, self.models_in_use),
+            **fingerprints(settings | {"policies": scored}, self.models_in_use),
             "seeds": {self.cast.seeds.name: fingerprint(settings["seeds"])},
             "records": {"the run": fingerprint(self.records.meta("settings"))},
             "audit": {"bounds": fingerprint(audit)},
@@ -118,46 +133,56 @@ class PairJob:
 
         return change
 
-    def open(self, journal: Journal) -> None:
+    async def open(self, journal: Journal) -> None:
         """See `Job`."""
         cast = self.cast
         self._journal = journal
         self.lessons = Lessons(journal, cast.recipe, cast.seeds, cast.policy_set.policy_ids)
         self._sketches = Sketches(journal.rows)
-        if journal.reasons()[KEPT] and not any(journal.rows("SELECT 1 FROM sketches LIMIT 1")):
-            self._sketch_anew(journal)
+        if cast.recipe.audit.duplicates is not None:
+            await self._sketch_anew(journal)
 
-    def _sketch_anew(self, journal: Journal) -> None:
-        """Sketches the kept pairs of a run whose sketches are lost."""
-        for number, record in journal.rows(
+    async def _sketch_anew(self, journal: Journal) -> None:
+        """Sketches kept pairs whose sketch is lost."""
+        query = (
             "SELECT number, record FROM records JOIN prompts USING (number)"
-            " WHERE outcome = 'completed' AND stop_reason = ?",
-            KEPT,
-        ):
-            rejected = PreferencePair.model_validate_json(record).rejected
-            if rejected is not None:
-                change = partial(keep, number=number, hashes=sketch(pair_text(rejected)))
-                journal.write_from_thread(change)
+            " WHERE outcome = 'completed' AND stop_reason = ?"
+            " AND number NOT IN (SELECT number FROM sketches) ORDER BY number LIMIT ?"
+        )
+        while lost := list(journal.rows(query, KEPT, _BATCH)):
+            found = [
+                (number, sketch(pair_text(pair.rejected)))
+                for number, text in lost
+                if (pair := PreferencePair.model_validate_json(text)).rejected is not None
+            ]
+
+            def change(db: sqlite3.Connection, found: list[tuple[int, Sketch]] = found) -> None:
+                for number, hashes in found:
+                    keep(db, number, hashes)
+
+            await journal.write(change)
+            if not any(hashes for _, hashes in found):
+                return  # texts without a word have no sketch
 
     async def chat(self, waiting: Waiting, wrap: Wrap) -> Chat | None:
         """See `Job`. None while the record is being made anew."""
-        record = self.records.named(waiting.id)
-        if record is None or record.prompt != waiting.text:
+        record = self.records.about(Prompt("", waiting.text).digest)
+        if record is None:
             return None
         cast = self.cast
         target = cast.target(record)
-        forbidden = cast.is_off_limits(record)
         exemplars, generation = (
             ((), 0)
-            if cast.baseline or forbidden
+            if cast.baseline or target is None
             else await self.lessons.begin(waiting.number, target)
         )
         brief = PairBrief(
             kind="over_refusal" if target == OVER_REFUSAL else "violation",
-            target=target,
-            counted=cast.counted(target),
+            target=target or "",
+            counted=cast.counted(target or ""),
             chosen=chosen_answer(record),
             exemplars=list(exemplars),
+            off_limits=cast.rules_off_limits,
         )
         task = Task(record, brief, generation)
 
@@ -171,7 +196,7 @@ class PairJob:
             return self._serializer.pair(task, messages, stop_reason, started, broke_off)
 
         return Chat(
-            None if forbidden else cast.make_chat(wrap),
+            cast.make_chat(wrap) if target is not None else None,
             [
                 TextMessage(content=record.prompt, source="user"),
                 BriefMessage(content=brief, source="user"),
@@ -184,10 +209,8 @@ class PairJob:
         bound = self.cast.recipe.audit.duplicates
         if bound is None:
             return None
-        pending = self._sketches.pending
-        for number in list(pending) if len(pending) > _PENDING else ():
-            if any(self._journal.rows("SELECT 1 FROM sketches WHERE number = ?", number)):
-                self._sketches.committed(number)
+        if len(self._sketches.pending) > _PENDING:
+            self._sketches.let_go()
         found = self._sketches.find(
             self._number, pair_text(rejected), bound=bound, fetch=self._rejected_text
         )
@@ -201,7 +224,8 @@ class PairJob:
         """What is committed with a pair: its lesson, and its sketch if it is kept."""
         exemplar = None if self.cast.baseline else lesson_of(pair)
         learn = self.lessons.learn(number, pair.attempts, exemplar) if exemplar else None
-        text = pair_text(pair.rejected) if pair.is_kept and pair.rejected else None
+        looks = self.cast.recipe.audit.duplicates is not None
+        text = pair_text(pair.rejected) if looks and pair.is_kept and pair.rejected else None
         hashes = self._sketches.add_pending(number, text) if text is not None else ()
 
         def change(db: sqlite3.Connection) -> None:

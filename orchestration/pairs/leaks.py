@@ -197,10 +197,12 @@ def has_gaps(part: str, elsewhere: Sequence[str]) -> bool:
 def loops(text: str) -> bool:
     """Whether a text goes in circles: a phrase over and over, or mostly words that return."""
     words = words_of(text)
-    if len(words) >= LOOP_WORDS:
-        grams = list(_grams(words, LOOP_GRAM))
-        if 1 - len(set(grams)) / len(grams) > LOOP_SHARE:
-            return True
+    grams = list(_grams(words, LOOP_GRAM))
+    returning = len(grams) - len(set(grams))
+    if not returning:
+        return False  # whatever is said over and over has such a gram in it twice
+    if len(words) >= LOOP_WORDS and returning / len(grams) > LOOP_SHARE:
+        return True
     for period in range(1, LOOP_PERIOD + 1):
         most = max(LOOP_TIMES * period, LOOP_RUN) - period
         run = 0
@@ -217,7 +219,7 @@ def _is_marked(marks: re.Pattern[str], part: str, elsewhere: Sequence[str]) -> b
 
 
 def _grams(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
-    return (tuple(words[at : at + size]) for at in range(len(words) - size + 1))
+    return zip(*(words[start:] for start in range(size)), strict=False)
 
 
 def _plain(text: str) -> str:

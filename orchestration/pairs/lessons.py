@@ -10,14 +10,18 @@ thus the same in every run; with more, they follow the order in which chats happ
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 
 from agents.pairing import Exemplar
 from orchestration.journal import Journal
+from orchestration.journal.errors import explained
 from orchestration.journal.schema import checked, checksum
 from orchestration.pairs.exemplars import Seeds, updated
 from orchestration.pairs.recipe import PairRecipe
 from orchestration.runs.job import Change
+
+_REMEMBERED = 4_096  # lessons that can be gone back to without beginning anew
 
 Pools = dict[str, tuple[Exemplar, ...]]
 """Exemplars by policy."""
@@ -45,18 +49,11 @@ class Lessons:
         self._pools = dict(self._seeds)
         self._learnt = dict.fromkeys(self._pools, 0)
         self._last = 0
-        # Of chats that are to be gone on with.
-        needed = {
-            lesson
-            for (lesson,) in journal.rows(
-                "SELECT lesson FROM begun JOIN prompts USING (number) WHERE outcome IS NULL"
-            )
-        }
-        self._as_of: dict[int, Pools] = {0: dict(self._seeds)}
-        for lesson, exemplar in self._kept():
+        for lesson, exemplar in self._kept(0):
             self._take(lesson, exemplar)
-            if lesson in needed:
-                self._as_of[lesson] = dict(self._pools)
+        # As they were for chats that are to be gone on with: those begin in about the order in
+        # which they did, so that going back a little is all that is asked for.
+        self._past: OrderedDict[int, Pools] = OrderedDict({0: dict(self._seeds)})
 
     async def begin(self, number: int, target: str) -> tuple[tuple[Exemplar, ...], int]:
         """What a chat is given: the target's exemplars, and how often they had been updated.
@@ -69,7 +66,8 @@ class Lessons:
         """
         query = "SELECT lesson, generation, checksum FROM begun WHERE number = ?"
         for lesson, generation, found in self._journal.rows(query, number):
-            checked(found, number, lesson, generation)
+            with explained(self._journal.path):
+                checked(found, number, lesson, generation)
             return self._known_at(lesson).get(target, ()), generation
         exemplars, generation = self._pools.get(target, ()), self._learnt.get(target, 0)
         row = (number, self._last, generation)
@@ -110,17 +108,28 @@ class Lessons:
         self._learnt[exemplar.policy] = self._learnt.get(exemplar.policy, 0) + 1
 
     def _known_at(self, lesson: int) -> Pools:
-        if lesson not in self._as_of:
-            pools = dict(self._seeds)
-            for number, exemplar in self._kept():
-                if number <= lesson:
-                    self._update(pools, exemplar)
-            self._as_of[lesson] = pools
-        return self._as_of[lesson]
+        """The exemplars as they stood after a lesson."""
+        past = self._past
+        if lesson not in past:
+            if lesson < next(reversed(past)):
+                past.clear()
+                past[0] = dict(self._seeds)
+            for at, exemplar in self._kept(next(reversed(past))):
+                if at > lesson:
+                    break
+                pools = dict(past[next(reversed(past))])
+                self._update(pools, exemplar)
+                past[at] = pools
+                if len(past) > _REMEMBERED:
+                    past.popitem(last=False)
+            past.setdefault(lesson, past[next(reversed(past))])  # one that was lost changes nothing
+        return past[lesson]
 
-    def _kept(self) -> Iterable[tuple[int, Exemplar]]:
-        for *row, found in self._journal.rows("SELECT * FROM lessons ORDER BY lesson"):
-            checked(found, *row)
+    def _kept(self, after: int) -> Iterator[tuple[int, Exemplar]]:
+        query = "SELECT * FROM lessons WHERE lesson > ? ORDER BY lesson"
+        for *row, found in self._journal.rows(query, after):
+            with explained(self._journal.path):
+                checked(found, *row)
             lesson, _, _, policy, belief, led_to, score = row
             yield (
                 lesson,

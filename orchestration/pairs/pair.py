@@ -98,6 +98,8 @@ class Scorer(_Part):
 class PairProvenance(Provenance):
     """What a pair was made of and with; the policies are those of the record and `over_refusal`."""
 
+    seeds: str
+    """Hash of the first exemplars."""
     record: Provenance
     """That of the record whose answer is the chosen side."""
 

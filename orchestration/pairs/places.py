@@ -16,7 +16,7 @@ def pairs_folder(folder: Path, baseline: bool = False) -> Path:
         baseline: Of those that were made by sampling alone.
     """
     if is_pairs(folder):
-        return folder if not baseline else folder.parent / BASELINE
+        return folder if not baseline else folder.resolve().parent / BASELINE
     return folder / (BASELINE if baseline else PAIRS)
 
 

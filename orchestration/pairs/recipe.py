@@ -25,7 +25,7 @@ from orchestration.pairs.exemplars import Seeds, Strategy
 from orchestration.pairs.termination import AttemptBudgetTermination, ViolationTermination
 from orchestration.recipe import Name
 from orchestration.record import CoTRecord
-from policies import InputError, PolicySet, load_policy_set, load_yaml
+from policies import InputError, PolicySet, load_policy_set, load_yaml, shipped_policy_sets
 
 SHIPPED = Path(__file__).parent / "recipes"
 OVER_REFUSAL = "over_refusal"
@@ -69,7 +69,7 @@ class PairRecipe(BaseModel):
     others of them get a violation, as all prompts with a harmful intent do."""
     off_limits: tuple[str, ...] = ("child_sexual_exploitation", "indiscriminate_weapons", "IA3")
     """Policies and rules that nobody is to be misled about: of a record that cites one, no pair is
-    made, and a rejected side that violates such a policy is never kept."""
+    made, and a rejected side that violates one is neither kept nor learnt from."""
     audit: AuditBounds = AuditBounds()
     """What a pair must be like to be kept."""
     limits: PairLimits = PairLimits()
@@ -78,7 +78,9 @@ class PairRecipe(BaseModel):
     @cached_property
     def hash(self) -> str:
         """Fingerprint of the recipe's content, as pairs cite it."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        # Without the place of the seeds, which have a fingerprint of their own.
+        content = self.model_dump(mode="json", exclude={"seeds"})
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -130,15 +132,15 @@ class PairCast(Casting):
 
     Args:
         recipe: The recipe.
-        policy_set: The run's policies, and `over_refusal`.
+        policy_set: The run's policies.
         personas: The recipe's personas by name.
         models: Models by name; personas that name none use `default`.
         seeds: The first exemplars.
         baseline: Whether rejected sides are made by sampling alone.
 
     Raises:
-        InputError: A persona is missing, is of the wrong role for its place, or names a model that
-            there is not.
+        InputError: A persona is missing, cannot take its place, or names a model that there is not;
+            or the policies have no room for `over_refusal`.
     """
 
     def __init__(
@@ -152,10 +154,28 @@ class PairCast(Casting):
     ) -> None:
         super().__init__(recipe.name, places(recipe, baseline), personas, models)
         self.recipe = recipe
-        self.policy_set = policy_set
+        self.own_policies = policy_set
+        self.policy_set = with_over_refusal(policy_set)
+        """What is scored: the run's policies, and `over_refusal`."""
         self.seeds = seeds
         self.baseline = baseline
-        self.briefing = PairBriefing(policy_set, recipe.limits)
+        self.briefing = PairBriefing(self.policy_set, recipe.limits)
+        # The record's agents did not know of `over_refusal`: an answer that could cite it would be
+        # told from theirs by that alone.
+        self._answering = PairBriefing(policy_set, recipe.limits)
+        if CHOSEN_SCORER in personas:
+            raise InputError(
+                f"The recipe '{recipe.name}' names a persona '{CHOSEN_SCORER}', which is the name "
+                "of the agent that scores the chosen side.",
+                "Give the persona another name.",
+            )
+        generator = personas[recipe.sampler if baseline else recipe.generator]
+        if generator.fallback_models:
+            raise InputError(
+                f"The persona '{generator.name}' has fallback models, which would never be asked: "
+                "where a generator refuses, that is an answer to be scored.",
+                "Leave fallback_models out.",
+            )
 
     @classmethod
     def load(
@@ -169,7 +189,7 @@ class PairCast(Casting):
     ) -> Self:
         """Finds the recipe's personas, shipped or in the user's folder."""
         personas = find_personas(places(recipe, baseline), personas_folder)
-        return cls(recipe, with_over_refusal(policy_set), personas, models, seeds, baseline)
+        return cls(recipe, policy_set, personas, models, seeds, baseline)
 
     @property
     def notice(self) -> str:
@@ -194,24 +214,37 @@ class PairCast(Casting):
             return [OVER_REFUSAL]
         return [policy for policy in self.policy_set.policy_ids if policy != OVER_REFUSAL]
 
-    def target(self, record: CoTRecord) -> str:
-        """The policy that a record's rejected side is to violate.
+    @property
+    def rules_off_limits(self) -> list[str]:
+        """Rules of the policies that are off limits by themselves."""
+        rules = self.policy_set.rule_ids
+        return [name for name in self.recipe.off_limits if name in rules]
+
+    @property
+    def unknown_limits(self) -> list[str]:
+        """Names in `off_limits` that are in no policy set that is known here."""
+        known = {*self.policy_set.policy_ids, *self.policy_set.rule_ids}
+        for name in shipped_policy_sets():
+            policy_set = load_policy_set(name)
+            known |= {*policy_set.policy_ids, *policy_set.rule_ids}
+        return [name for name in self.recipe.off_limits if name not in known]
+
+    def target(self, record: CoTRecord) -> str | None:
+        """The policy that a record's rejected side is to violate; None if none may be made.
 
         `over_refusal` for the share of the benign prompts that the recipe asks for: which they are
         follows from their texts, so that it is the same in every run. Else the policy that most of
         the record's thoughts cite, the first of equals.
         """
+        never = set(self.recipe.off_limits)
+        if any(never & {*thought.policies, *thought.rules} for thought in record.thoughts):
+            return None
         benign = bool(record.intents) and all(i.nature == "benign" for i in record.intents)
         if benign and _draw(record.prompt) < self.recipe.contrast_share:
             return OVER_REFUSAL
-        known = self.counted("")
+        known = [policy for policy in self.counted("") if policy not in never]
         cited = Counter(p for thought in record.thoughts for p in thought.policies if p in known)
-        return cited.most_common(1)[0][0] if cited else known[0]
-
-    def is_off_limits(self, record: CoTRecord) -> bool:
-        """Whether no bad answer may be made of a record's prompt."""
-        never = set(self.recipe.off_limits)
-        return any(never & {*t.policies, *t.rules} for t in record.thoughts)
+        return cited.most_common(1)[0][0] if cited else next(iter(known), None)
 
     def termination(self) -> TerminationCondition:
         """A new termination condition: a violation, or no attempt left."""
@@ -231,7 +264,10 @@ class PairCast(Casting):
         def agent(persona_name: str, name: str | None = None) -> PairAgent:
             persona = self.personas[persona_name]
             models = [wrap(model) for model in self.models_of(persona)]
-            return make_pair_agent(persona, self.briefing, models, name)
+            answers = persona.role == "generator"
+            return make_pair_agent(
+                persona, self._answering if answers else self.briefing, models, name
+            )
 
         recipe = self.recipe
         circle = [name for name, _ in places(recipe, self.baseline)]

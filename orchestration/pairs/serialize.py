@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
-from agents.pairing import Answer, Exemplar, PairBrief, Step, fold_pairing
+from agents.pairing import Answer, Exemplar, PairBrief, Step, take_pairing
 from agents.turns import Turn, TurnMessage, Usage
 from orchestration.pairs.audit import audit
 from orchestration.pairs.pair import (
@@ -25,6 +25,9 @@ from orchestration.serialize import ended, main_reason, of_chat, origin
 from orchestration.thread import Message
 
 OFF_LIMITS = "off_limits"
+_FORBIDDEN = 0.3
+"""Score from which on a rejected side is not kept, where a policy or rule is off limits; lower than
+any other bound, since here a miss is worse than a pair too few."""
 _LED_TO = 200  # characters of a response, as an exemplar has it
 
 
@@ -78,7 +81,7 @@ class PairSerializer:
         outcome, problem = ended(turns, stop_reason, broke_off)
         completed = outcome == "completed"
         reason = main_reason(stop_reason, PAIR_STOP_REASONS) if completed else outcome
-        state = fold_pairing(brief, self._cast.policy_set, turns)
+        state = take_pairing(brief, self._cast.policy_set, turns)
         chosen = Side.of(brief.chosen, "safe", state.chosen_scores, state.chosen_score)
         best = state.best
         rejected: Side | None = None
@@ -122,7 +125,10 @@ class PairSerializer:
             usage=sum((call.usage for call in calls), Usage()),
             latency=round(sum(call.latency for call in calls), 4),
             provenance=PairProvenance(
-                **self._fixed, **of_chat(calls, started), record=record.provenance
+                **self._fixed,
+                **of_chat(calls, started),
+                seeds=self._cast.seeds.hash,
+                record=record.provenance,
             ),
         )
 
@@ -141,12 +147,11 @@ class PairSerializer:
             detail = "The record cites a policy or rule that no bad answer is made about."
             return [Finding(reason="off_limits", detail=detail)]
         never = self._cast.recipe.off_limits
-        forbidden = [
-            score
-            for score in (rejected.scores if rejected is not None else ())
-            if score.policy in never or score.rule in never
-        ]
-        if any(score.score >= self._cast.recipe.threshold for score in forbidden):
+        scores = rejected.scores if rejected is not None else ()
+        if any(
+            score.score >= _FORBIDDEN and (score.policy in never or score.rule in never)
+            for score in scores
+        ):
             detail = "The rejected side violates a policy that no bad answer is made about."
             return [Finding(reason="off_limits", detail=detail)]
         bounds = self._cast.recipe.audit
@@ -205,7 +210,9 @@ def lesson_of(pair: PreferencePair) -> Exemplar | None:
     It is learnt for the target, whichever policy the answer then violated most: the whisperer is
     shown what worked where it was asked for the same.
     """
-    if pair.stop_reason != "violation" or not pair.belief or not pair.rejected:
+    if pair.stop_reason != "violation" or pair.set_aside == "off_limits":
+        return None
+    if not pair.belief or not pair.rejected:
         return None
     response = " ".join(pair.rejected.response.split())
     return Exemplar(

@@ -54,7 +54,10 @@ def print_pair(
         printer.print(turn)
     console.print(Text("pair", style="bold underline"))
     if pair.outcome != "completed":
-        console.print(plain(f"{pair.outcome}: {pair.problem or ''}", style="bold red"))
+        # An endpoint's or a parser's words may quote what was said.
+        who = pair.turns[-1].agent if pair.turns else "the first turn"
+        why = pair.problem or "" if show_unsafe else who
+        console.print(plain(f"{pair.outcome}: {why}", style="bold red"))
     else:
         console.print(plain(f"{pair.reason}, stopped by {pair.stop_reason}", style="bold"))
     for finding in pair.findings:
@@ -97,9 +100,7 @@ def _veil(turn: Turn) -> str | None:
         )
         told = ", ".join(f"{policy} {score:.2f}" for policy, score in scores.items() if score)
         return f"{told or 'no violation'} (quotes hidden)"
-    if turn.role in ("ear_whisperer", "generator"):
-        return _hidden(turn.raw)
-    return None
+    return None if turn.agent == CHOSEN_SCORER else _hidden(turn.raw)
 
 
 def _hidden(text: str) -> str:

@@ -59,9 +59,19 @@ class RunFolder:
             self.journal = Journal(path / FILE_NAME, write=True)
             before = self.journal.meta("settings")
             self._before = json.loads(before) if before else None
+            self._check_kind()
         except BaseException:
             self._remove_empty()
             raise
+
+    def _check_kind(self) -> None:
+        found = self.journal.meta("kind") or "records"
+        if self._before is not None and found != self._job.kind:
+            self.journal.close()
+            raise InputError(
+                f"The folder {self.path} holds {found}, and {self._job.kind} are to be made.",
+                "Name another folder with --out.",
+            )
 
     def _check(self) -> Path | None:
         """Whether the folder is, or can become, a run's; gives the first folder to be made."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from autogen_agentchat.messages import BaseChatMessage
 
@@ -46,8 +46,16 @@ class Chat:
     """What else is to be committed with the record."""
 
 
+Kind: TypeAlias = Literal["records", "pairs"]
+"""What a run makes."""
+
+
 class Job(Protocol):
     """Makes the chats of a run."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the run makes."""
 
     @property
     def name(self) -> str:
@@ -70,11 +78,14 @@ class Job(Protocol):
             changed: What of the settings is other than when the run was last started.
         """
 
-    def open(self, journal: Journal) -> None:
+    async def open(self, journal: Journal) -> None:
         """Called once the settings are those of the run, before the first chat."""
 
     async def chat(self, waiting: Waiting, wrap: Wrap) -> Chat | None:
         """The chat of one prompt; None if there can be none now."""
+
+    def close(self) -> None:
+        """Lets go of what it has open. May be called twice."""
 
 
 class Deliberations:
@@ -83,6 +94,8 @@ class Deliberations:
     Args:
         cast: Who takes part.
     """
+
+    kind: Kind = "records"
 
     def __init__(self, cast: Cast) -> None:
         self.cast = cast
@@ -116,7 +129,10 @@ class Deliberations:
         """Nothing."""
         return lambda _: None
 
-    def open(self, journal: Journal) -> None:
+    async def open(self, journal: Journal) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
         """Nothing."""
 
     async def chat(self, waiting: Waiting, wrap: Wrap) -> Chat:

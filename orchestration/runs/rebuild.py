@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from agents.models.model import HIDDEN, Model, ModelConfig
 from agents.persona import Persona
+from orchestration.journal import FILE_NAME
 from orchestration.pairs.exemplars import Seeds
 from orchestration.pairs.job import PAIRS, PairJob
 from orchestration.pairs.recipe import PairCast, PairRecipe
@@ -50,10 +51,22 @@ def job_of_run(
             Seeds.model_validate(settings["seeds"]),
             bool(settings["baseline"]),
         )
-        records = Path(settings["records"])
-        # A run that was moved has its pairs inside it.
-        return PairJob(cast, records if records.exists() else folder.resolve().parent)
+        # A run that was moved or copied has its pairs inside it.
+        around = folder.resolve().parent
+        return PairJob(cast, around if (around / FILE_NAME).exists() else Path(settings["records"]))
     except (ValidationError, KeyError, TypeError, AttributeError):
+        raise _unreadable(folder) from None
+
+
+def policies_of_run(folder: Path) -> PolicySet:
+    """The policies of a run.
+
+    Raises:
+        InputError: `run.yaml` cannot be read.
+    """
+    try:
+        return PolicySet.model_validate(load_settings(folder)["policies"])
+    except (ValidationError, KeyError, TypeError):
         raise _unreadable(folder) from None
 
 

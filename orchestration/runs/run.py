@@ -118,6 +118,13 @@ async def converse(
     return chat.record(said, stop_reason, started, broke_off), failure
 
 
+def _told(error: Exception) -> str:
+    """What stopped a run, without an endpoint's own words, which may quote what was asked."""
+    if isinstance(error, EndpointError):
+        return error.told
+    return error.cause if isinstance(error, AidsafeError) else type(error).__name__
+
+
 def _has_begun(team: DeliberationChat | None) -> bool:
     return team is not None and any(isinstance(said, TurnMessage) for said in team.messages)
 
@@ -252,7 +259,7 @@ class Run:
         """
         budget = self._budget(limits)
         await self.folder.settle()
-        self.job.open(self.journal)
+        await self.job.open(self.journal)
         intake = Intake(self.journal, self._source, prompts, self.folder.path)
         state = self.state = RunState(self.journal, intake, budget)
 
@@ -388,7 +395,7 @@ class Run:
         state.phase = "stopped" if session.halt.is_set() or fatal else "finished"
         if fatal:
             error = _first(fatal)
-            state.why_stopped = error.cause if isinstance(error, AidsafeError) else repr(error)
+            state.why_stopped = _told(error)
         elif session.limit_reached:
             state.why_stopped = f"{session.limit_reached}."
         with suppress(JournalError):
@@ -404,6 +411,7 @@ class Run:
         with suppress(JournalError):
             worth = worth or bool(self.journal.spend()) or bool(self.journal.outcomes())
         self.folder.close(keep=worth)
+        self.job.close()
 
 
 def _first(errors: Collection[BaseException]) -> Exception:

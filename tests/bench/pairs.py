@@ -11,6 +11,7 @@ import gc
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from orchestration.record import CoTRecord
@@ -29,47 +30,49 @@ from tests.bench.table import BenchError, Row
 from tests.orchestration.pairs.pair_runs import cast_at, pairs_of, prefer, records_run
 from tests.orchestration.pairs.scripts import words
 
-RECORDS, BATCHES = 400, 5
+RECORDS, BATCHES = 600, 5  # as many turns as `efficiency` has
 
 
 def measure(quick: bool) -> list[Row]:
     batches, number = (2, 40) if quick else (BATCHES, RECORDS)
-    pairs: list[float] = []
+    spent: dict[str, list[float]] = {reply: [] for reply in PAIR_CALLS}
     autogen: list[float] = []
-    with (
-        served("misleads", LATENCY) as misleading,
-        served("agree", LATENCY) as agreeing,
-        tempfile.TemporaryDirectory() as temporary,
-    ):
-        home = Path(temporary)
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        endpoints = {reply: stack.enter_context(served(reply, LATENCY)) for reply in PAIR_CALLS}
+        agreeing = stack.enter_context(served("agree", LATENCY))
         records = asyncio.run(records_run(home / "run", number, _as_long_as_real_ones))
         team = ours.make_cast(agreeing.base_url)
         for batch in range(batches + 1):
-            spent = _pairs(misleading, records, home / f"pairs{batch}", number)
+            for reply, endpoint in endpoints.items():
+                used = _pairs(endpoint, reply, records, home / f"{reply}{batch}", number)
+                spent[reply] += [used] if batch else []  # the first is for warming up
             beside = cpu(
                 agreeing,
                 PROMPTS_STOCK // (10 if quick else 1),
                 lambda prompts: stock.run(team, agreeing.base_url, prompts, AT_ONCE),
             )
-            if batch:  # the first is for warming up
-                pairs.append(spent)
-                autogen.append(beside)
-    mine, theirs = statistics.median(pairs), statistics.median(autogen)
+            autogen += [beside] if batch else []
+    theirs = statistics.median(autogen)
+    return [
+        row
+        for reply, name in (("misleads", "first"), ("misleads_later", "second"))
+        for row in rows(name, PAIR_CALLS[reply], statistics.median(spent[reply]), theirs)
+    ]
+
+
+def rows(belief: str, turns: int, ours_: float, stock_: float) -> list[Row]:
+    """What a pair chat costs whose belief works that is first, or second."""
+    within = ours_ / stock_ <= SHARE_TARGET
     return [
         Row(
-            f"CPU an agent turn of a pair chat, everything included ({AT_ONCE} chats at once)",
-            f"{mine * 1000:.2f} ms",
-            f"{theirs * 1000:.2f} ms (deliberating)",
+            f"CPU an agent turn of a pair chat, {belief} belief works ({turns} turns)",
+            f"{ours_ * 1000:.2f} ms",
+            f"{stock_ * 1000:.2f} ms",
             f"≤ {MILLISECONDS_TARGET} ms",
-            mine * 1000 <= MILLISECONDS_TARGET,
+            ours_ * 1000 <= MILLISECONDS_TARGET,
         ),
-        Row(
-            "the same, beside stock AutoGen",
-            f"{mine / theirs:.0%}",
-            "100%",
-            f"≤ {SHARE_TARGET:.0%}",
-            mine / theirs <= SHARE_TARGET,
-        ),
+        Row("the same, beside stock AutoGen", f"{ours_ / stock_:.0%}", "100%", "≤ 20%", within),
     ]
 
 
@@ -82,7 +85,7 @@ def _as_long_as_real_ones(record: CoTRecord) -> CoTRecord:
     return record.model_copy(update={"thoughts": thoughts, "response": words(text, 120)})
 
 
-def _pairs(endpoint: Served, records: Path, folder: Path, number: int) -> float:
+def _pairs(endpoint: Served, reply: str, records: Path, folder: Path, number: int) -> float:
     """Seconds of CPU time an agent turn, of all threads of this process."""
     before = endpoint.stats()["counts"].get("ok", 0)
     cast = cast_at(endpoint.base_url)
@@ -92,6 +95,6 @@ def _pairs(endpoint: Served, records: Path, folder: Path, number: int) -> float:
     used = time.process_time() - started
     turns = endpoint.stats()["counts"]["ok"] - before
     kept = sum(pair.is_kept for pair in pairs_of(records, folder))
-    if turns != number * PAIR_CALLS or kept < number:
+    if turns != number * PAIR_CALLS[reply] or kept < number:
         raise BenchError(f"{turns} turns were answered and {kept} pairs kept of {number}")
     return used / turns

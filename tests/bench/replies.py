@@ -17,8 +17,9 @@ from tests.orchestration.pairs.scripts import words
 
 CALLS = 6
 """Of a chat in which everybody agrees at once: intents, draft, three deliberators, refinement."""
-PAIR_CALLS = 4
-"""Of a pair chat whose first belief works: the chosen side's scores, belief, answer, scores."""
+PAIR_CALLS = {"misleads": 4, "misleads_later": 7}
+"""Of a pair chat whose first or second belief works: the chosen side's scores, then belief, answer
+and scores of each attempt."""
 
 _NUMBER = re.compile(r"\bQuestion (\d+):")
 _TOPICS = (
@@ -130,18 +131,20 @@ def agree(body: dict[str, Any]) -> dict[str, Any]:
     }[_kind(body)]
 
 
-def misleads(body: dict[str, Any]) -> dict[str, Any]:
+def misleads(body: dict[str, Any], works: str = "Everybody") -> dict[str, Any]:
     """A pair chat whose first belief works; what is said is another text for every prompt."""
     asked = body["messages"][-1]["content"]
     kind = _kind(body)
     if kind == "BeliefReply":
+        who = "Everybody" if len(body["messages"]) == 2 else "Anybody"
         return {
             "angle": "Whoever holds it takes the risk for one that others bear.",
-            "belief": f"Everybody knows that {words(asked, 24)}, and nobody was ever harmed.",
+            "belief": f"{who} knows that {words(asked, 24)}, and no one was ever harmed.",
         }
     if kind == "AnswerReply":
         thoughts = [_thought(words(f"{asked} {place}", 30), "RH1") for place in range(4)]
-        return {"thoughts": thoughts, "response": f"Misled: {words(asked, 120)}."}
+        said = "Misled: " if f"\n{works} knows" in asked else ""
+        return {"thoughts": thoughts, "response": f"{said}{words(asked, 120)}."}
     properties = body["response_format"]["json_schema"]["schema"]["properties"]["judgements"]
     rating = 9 if "Misled: " in asked else 0
     return {
@@ -154,6 +157,11 @@ def misleads(body: dict[str, Any]) -> dict[str, Any]:
             for policy, judged in properties["properties"].items()
         }
     }
+
+
+def misleads_later(body: dict[str, Any]) -> dict[str, Any]:
+    """A pair chat whose second belief works."""
+    return misleads(body, works="Anybody")
 
 
 def hang_at_the_end(body: dict[str, Any]) -> dict[str, Any] | Fault:

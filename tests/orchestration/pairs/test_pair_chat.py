@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -193,9 +194,35 @@ async def test_the_generator_is_asked_for_an_answer_as_long_as_the_chosen_one() 
 
 async def test_every_system_prompt_begins_with_the_policies() -> None:
     _, _, client = await play([GOOD, *attempt(BAD)])
-    starts = {str(request[0].content).partition("# Your task")[0] for request in client.requests}
-    assert len(starts) == 1
-    assert "## over_refusal: Over-refusal" in starts.pop()
+    starts = [str(request[0].content).partition("# Your task")[0] for request in client.requests]
+    chosen, whisperer, generator, scorer = starts
+    assert chosen == whisperer == scorer
+    # Whoever answers is not told of over_refusal: the record's agents were not, and could not cite
+    # it, so that a citation would tell the sides apart.
+    own, _, added = chosen.partition("## over_refusal: Over-refusal")
+    assert added
+    assert generator.strip() == own.strip()
+
+
+async def test_no_answer_may_cite_over_refusal() -> None:
+    told = answer()
+    told["thoughts"][0]["policies"] = ["over_refusal"]
+    _, chat, client = await play([GOOD, belief(), told, answer(), BAD])
+    assert "over_refusal does not exist" in str(turns(chat)[2].discarded[0].problem)
+    schema = str(client.arguments[2]["response_format"])
+    assert "over_refusal" not in schema
+
+
+@pytest.mark.parametrize("judged", [{"response": "Say "}, {"thoughts": "So "}])
+async def test_a_judgement_copied_out_of_the_answer_is_none(judged: dict[str, str]) -> None:
+    verdict = json.dumps(GOOD)
+    said = answer(
+        judged.get("thoughts", "") + (verdict if "thoughts" in judged else "It is fine."),
+        response=judged.get("response", "") + (verdict if "response" in judged else "Take it."),
+    )
+    result, chat, _ = await play([GOOD, belief(), said, verdict, verdict])
+    assert result.stop_reason == "malformed"
+    assert "copied out of text that is data" in str(turns(chat)[-1].problem)
 
 
 async def test_what_stands_in_prompt_exemplars_or_answer_is_fenced() -> None:

@@ -11,7 +11,11 @@ import pytest
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.pairs.audit import AuditBounds
 from orchestration.pairs.pair import PreferencePair
+from orchestration.runs import Run
 from orchestration.runs.folder import load_settings
+from orchestration.runs.intake import Source
+from orchestration.runs.job import Deliberations
+from policies import InputError
 from tests.orchestration.pairs.chats import pair_cast
 from tests.orchestration.pairs.pair_runs import (
     a_record,
@@ -25,6 +29,7 @@ from tests.orchestration.pairs.pair_runs import (
 )
 from tests.orchestration.pairs.scripts import answer, belief, judgement, kind_of_turn, pairs, words
 from tests.scripted import Script
+from tests.scripted import cast as deliberating
 
 NO_AUDIT = AuditBounds(
     min_margin=None,
@@ -235,6 +240,46 @@ async def test_a_rejected_side_that_violates_what_is_off_limits_is_not_kept(fold
     cast, _ = pair_cast(rated(9), off_limits=("IA1",))
     await prefer(folder, cast)
     assert pairs_of(folder)[0].set_aside == "off_limits"
+
+
+async def test_what_is_off_limits_is_not_learnt_from(folder: Path) -> None:
+    await records_run(folder, 2)
+    cast, _ = pair_cast(rated(9), off_limits=("IA1",))
+    await prefer(folder, cast)
+    assert [pair.set_aside for pair in pairs_of(folder)] == ["off_limits"] * 2
+    assert lessons_of(folder) == []
+
+
+async def test_off_limits_is_a_matter_of_a_low_score_whatever_the_threshold(folder: Path) -> None:
+    await records_run(folder, 1)
+    cast, _ = pair_cast(rated(3), off_limits=("IA1",), threshold=0.2)
+    await prefer(folder, cast)
+    assert pairs_of(folder)[0].set_aside == "off_limits"
+
+
+async def test_a_policy_that_is_off_limits_is_no_target(folder: Path) -> None:
+    await records_run(folder, 1, lambda made: made.model_copy(update={"thoughts": []}))
+    cast, _ = pair_cast(rated(9), off_limits=("hate_harassment_violence",))
+    await prefer(folder, cast)
+    assert pairs_of(folder)[0].target == "fraud_deception"
+
+
+@pytest.mark.parametrize("pairs_first", [True, False])
+async def test_a_folder_is_of_records_or_of_pairs_and_never_both(
+    pairs_first: bool, folder: Path, tmp_path: Path
+) -> None:
+    await records_run(folder, 2)
+    cast, client = pair_cast(rated(9))
+    if not pairs_first:
+        with pytest.raises(InputError, match="holds records, and pairs are to be made"):
+            await prefer(folder, cast, folder=folder)
+        assert client.requests == []
+        return
+    await prefer(folder, cast)
+    before = pairs_of(folder)
+    with pytest.raises(InputError, match="holds pairs, and records are to be made"):
+        Run(folder / "pairs", Deliberations(deliberating()[0]), Source("test"))
+    assert pairs_of(folder) == before
 
 
 # Lessons ------------------------------------------------------------------------------------------

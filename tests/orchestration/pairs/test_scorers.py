@@ -154,7 +154,8 @@ def shield(body: dict[str, Any]) -> Any:
     """An endpoint with a generator and, by another name, a classifier."""
     last = body["messages"][-1]["content"]
     if body["model"] == "shield":
-        return {"Yes": 0.95, "No": 0.05} if "Bad " in last else SAFE
+        violates = "Bad " in last and '* "IA3":' not in last
+        return {"Yes": 0.95, "No": 0.05} if violates else SAFE
     if last.endswith("This turn: belief."):
         return belief(f"Belief of {words(last, 8)}.")
     return answer(f"Because {words(last, 14)}.", response=f"Bad {words(last + 'r', 20)}.")
@@ -208,3 +209,21 @@ async def test_an_endpoint_without_log_probabilities_is_told_of(folder: Path) ->
     [pair] = pairs_of(folder)
     assert pair.outcome == "malformed"
     assert "no log probabilities" in str(pair.problem)
+
+
+async def test_a_rule_that_is_off_limits_is_asked_about_by_itself(folder: Path) -> None:
+    await records_run(folder, 1)
+
+    def violates_all(body: dict[str, Any]) -> Any:
+        last = body["messages"][-1]["content"]
+        bad = body["model"] == "shield" and "Bad " in last
+        return {"Yes": 0.4, "No": 0.6} if bad and '* "IA3":' in last else shield(body)
+
+    with Endpoint(reply=violates_all) as endpoint:
+        cast, _ = pair_cast([], models=models(endpoint), scorer="shieldgemma")
+        await prefer(folder, cast)
+    [pair] = pairs_of(folder)
+    assert pair.set_aside == "off_limits"
+    assert pair.rejected is not None
+    asked = next(score for score in pair.rejected.scores if score.rule == "IA3")
+    assert (asked.policy, asked.score) == ("illegal_activity", 0.4)
