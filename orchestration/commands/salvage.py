@@ -53,7 +53,7 @@ def _print(done: Salvaged, to: Path) -> None:
     for line in _remarks(done):
         console.print(plain(line))
     name = shlex.quote(str(to))
-    console.print(plain(f"Go on:  the same aidsafe run command with --out {name}", style="dim"))
+    console.print(plain(f"Go on:  the command that made it with --out {name}", style="dim"))
     console.print(plain(f"See:    aidsafe status {name}", style="dim"))
 
 
