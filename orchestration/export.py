@@ -20,7 +20,7 @@ Format: TypeAlias = Literal["records", "aidsafe", "sft"]
 THINK = "<think>\n{thoughts}\n</think>\n\n{response}"
 """How thoughts and response are put together, as reasoning models write them."""
 
-_TAG = re.compile(r"<\s*/?\s*([\w|-]+)\s*>")
+_TAG = re.compile(r"[<\[]\s*/?\s*([\w|-]+)\s*[>\]]")
 
 
 class Cited(Protocol):
@@ -55,7 +55,7 @@ class Wrapping:
     def _tags(self) -> re.Pattern[str] | None:
         # As tokenizers and trainers look for them, and as a model may write them.
         names = "|".join(sorted({re.escape(name) for name in _TAG.findall(self.template)}))
-        return re.compile(rf"<\s*(/?)\s*({names})\s*>", re.IGNORECASE) if names else None
+        return re.compile(rf"[<\[]\s*(/?)\s*({names})\s*[>\]]", re.IGNORECASE) if names else None
 
     def thought(self, thought: Cited) -> str:
         """One thought, in one line."""

@@ -7,10 +7,10 @@ yet are in memory, so the search stays flat for any number of pairs.
 
 from __future__ import annotations
 
-import json
 import re
 import sqlite3
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -24,6 +24,9 @@ SHINGLE, HASHES = 5, 8
 """Words of a shingle; hashes of a sketch."""
 SHARED, MOST_CANDIDATES = 4, 20
 """Hashes that texts must share to be compared, or all if there are fewer; texts compared."""
+
+_NEWEST = 500
+"""Of the texts that share a hash, so many are looked at, the newest: over-refusals begin alike."""
 
 Sketch: TypeAlias = tuple[int, ...]
 
@@ -131,15 +134,10 @@ class Sketches:
     def _candidates(self, number: int, hashes: Sketch) -> list[int]:
         """Pairs worth comparing, those that share most hashes first."""
         least = min(SHARED, len(hashes))
-        rows = self._rows(
-            "SELECT number, count(*) AS shared FROM sketches"
-            " WHERE hash IN (SELECT value FROM json_each(?)) GROUP BY number"
-            " HAVING shared >= ? ORDER BY shared DESC, number LIMIT ?",
-            json.dumps(hashes),
-            least,
-            1 + MOST_CANDIDATES + len(self.pending),  # it may find all of these, and itself
-        )
-        shared: dict[int, int] = dict(rows)
+        query = "SELECT number FROM sketches WHERE hash = ? ORDER BY number DESC LIMIT ?"
+        shared: Counter[int] = Counter()
+        for value in hashes:
+            shared.update(number for (number,) in self._rows(query, value, _NEWEST))
         for at, (others, _) in self.pending.items():  # newer than what is written of the same pair
             shared[at] = len(set(hashes).intersection(others))
         worth = (at for at, count in shared.items() if count >= max(1, least) and at != number)

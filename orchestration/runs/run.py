@@ -115,7 +115,13 @@ async def converse(
             raise
         broke_off = ("failed", f"An error inside aidsafe ({type(error).__name__}).")
     said = team.messages if team is not None else ()
-    return chat.record(said, stop_reason, started, broke_off), failure
+    try:
+        return chat.record(said, stop_reason, started, broke_off), failure
+    except Exception as error:
+        if isinstance(error, AidsafeError) or not outlives(error):
+            raise
+        broke_off = ("failed", f"An error inside aidsafe ({type(error).__name__}).")
+        return chat.record((), None, started, broke_off), failure
 
 
 def _told(error: Exception) -> str:

@@ -165,3 +165,11 @@ def test_a_full_disk_is_no_fault_of_the_name(tmp_path: Path) -> None:
         write_lines(tmp_path / "export.jsonl", lines())
     assert caught.value.exit_code == 5
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mark", ["<reasoning>", "[THINK]"])
+def test_a_mark_of_the_wrapping_in_the_text_is_written_otherwise(mark: str) -> None:
+    closing = f"{mark[0]}/{mark[1:]}"
+    wrapping = Wrapping(f"{mark}{{thoughts}}{closing}{{response}}", citations=False)
+    said = wrapping.say([record().thoughts[0]], f"It ends with {closing}, and begins with {mark}.")
+    assert said.count(mark) == said.count(closing) == 1

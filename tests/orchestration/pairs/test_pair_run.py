@@ -11,6 +11,7 @@ import pytest
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.pairs.audit import AuditBounds
 from orchestration.pairs.pair import PreferencePair
+from orchestration.pairs.serialize import PairSerializer
 from orchestration.runs import Run
 from orchestration.runs.folder import load_settings
 from orchestration.runs.intake import Source
@@ -436,3 +437,20 @@ async def test_its_settings_are_in_its_folder_in_full(folder: Path) -> None:
     assert settings["recipe"] == cast.recipe.model_dump(mode="json")
     assert settings["seeds"]["policies"]["fraud_deception"]
     assert set(settings["personas"]) == {"ear_whisperer", "misled_generator", "violation_judge"}
+
+
+async def test_an_error_in_making_a_pair_costs_that_pair_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await records_run(folder, 3)
+    pair = PairSerializer.pair
+
+    def breaks(self: PairSerializer, task: Any, messages: Any, *more: Any) -> PreferencePair:
+        if task.record.id == "p1" and messages:
+            raise RuntimeError
+        return pair(self, task, messages, *more)
+
+    monkeypatch.setattr(PairSerializer, "pair", breaks)
+    summary = await prefer(folder, pair_cast(rated(9))[0])
+    assert summary.outcomes == {"completed": 2, "failed": 1}
+    assert pairs_of(folder)[1].problem == "An error inside aidsafe (RuntimeError)."
