@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,18 +24,7 @@ SetAside: TypeAlias = Literal[
 ]
 """Why a pair is not fit to train on; in the order in which the reasons count."""
 
-SET_ASIDE: tuple[SetAside, ...] = (
-    "off_limits",
-    "chosen_violates",
-    "no_violation",
-    "broken",
-    "refusal",
-    "leak",
-    "equal_sides",
-    "low_margin",
-    "length",
-    "duplicate",
-)
+SET_ASIDE: tuple[SetAside, ...] = get_args(SetAside)
 
 KEPT = "kept"
 """What becomes of a pair that is fit to train on."""
