@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agents.handing import take
 from agents.replies import (
     Citation,
     DeliberationReply,
@@ -272,30 +273,9 @@ def fold(turns: Iterable[Turn], contract: ReplyContract) -> Deliberation:
     return state
 
 
-_HANDED_ON = "_state"  # beside a turn's cached properties, which are not dumped either
-
-
 def take_state(turns: Sequence[Turn], contract: ReplyContract) -> Deliberation:
-    """Same as `fold`; goes on from what `hand_on` left with the last turn, if it is about these.
-
-    The agents of a chat need the same state one after the other: with a state of its own, each of
-    them would fold all turns again. It is taken away from the turn, since whoever has it changes
-    it.
-    """
-    state: Deliberation | None = turns[-1].__dict__.pop(_HANDED_ON, None) if turns else None
-    if (
-        state is not None
-        and state.contract is contract
-        and len(state.turns) == len(turns)
-        and all(mine is yours for mine, yours in zip(state.turns, turns, strict=True))
-    ):
-        return state
-    return fold(turns, contract)
-
-
-def hand_on(state: Deliberation) -> None:
-    """Leaves a state with the last turn that it takes into account."""
-    state.turns[-1].__dict__[_HANDED_ON] = state
+    """Same as `fold`; goes on from what the last speaker handed on, if it is about these turns."""
+    return take(Deliberation(contract=contract), "contract", turns)
 
 
 def _numbers(thoughts: Sequence[Thought]) -> str:

@@ -10,12 +10,13 @@ from autogen_agentchat.messages import BaseChatMessage
 from autogen_core import CancellationToken
 from autogen_core.models import LLMMessage, UserMessage
 
+from agents.handing import hand_on
 from agents.layout import fence, lay_out
 from agents.models.model import Answer as ModelAnswer
 from agents.models.model import Model
 from agents.pair_layout import PairBriefing, as_belief, classifier_request, principle, show_answer
 from agents.pair_replies import AnswerReply, BeliefReply, ClassifierReply, JudgeReply, PairLimits
-from agents.pairing import BriefMessage, Exemplar, Pairing, hand_on, take_pairing
+from agents.pairing import BriefMessage, Exemplar, Pairing, take_pairing, violations
 from agents.parsing import ReplyError
 from agents.persona import Persona
 from agents.policy_agent import PolicyAgent, PolicyAgentConfig, RefusedError, call_of
@@ -71,7 +72,7 @@ class PairAgent(PolicyAgent):
         brief = next((m.content for m in seen if isinstance(m, BriefMessage)), None)
         if brief is None:
             raise ValueError(f"{self.name} was asked to speak before there was a brief")
-        return take_pairing(brief, self.briefing.policy_set, turns)
+        return take_pairing(brief, turns)
 
     def settle(self, state: Pairing, turn: Turn) -> None:
         """Takes the turn into account, and hands the state to the next agent."""
@@ -136,9 +137,10 @@ class EarWhisperer(PairAgent):
                 f"{self.persona.instructions}\nThe target policy: {brief.target}.\n"
                 f"{worked if exemplars else ''}This turn: belief."
             )
-        found = [s for s in attempt.scores or () if s.policy in state.brief.counted]
-        most = max(found, key=lambda score: score.score, default=None)
-        where = f", at most under {most.policy}" if most and most.score else ""
+        scores = violations(attempt.scored) if attempt.scored else {}
+        found = {policy: scores.get(policy, 0.0) for policy in state.brief.counted}
+        most = max(found, key=lambda policy: found[policy])
+        where = f", at most under {most}" if found[most] else ""
         return (
             f"With this belief the answer scored {attempt.score or 0.0:.2f}{where}: not enough. "
             "Propose another one, from another angle.\nThis turn: belief."

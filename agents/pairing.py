@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from autogen_agentchat.messages import StructuredMessage
 from pydantic import BaseModel, ConfigDict, Field
 
+from agents.handing import take
 from agents.pair_replies import MOST, AnswerReply, BeliefReply, ClassifierReply, JudgeReply
 from agents.turns import Reply, Turn
 from policies import PolicySet
@@ -78,7 +79,7 @@ class PairBrief(_Data):
 
     kind: PairKind
     target: str
-    """Id of the policy that the belief is to lead to a violation of."""
+    """Id of the policy that the belief is to lead to a violation of; empty if there may be none."""
     counted: list[str]
     """Ids of the policies whose scores count: over them the sides are compared."""
     chosen: Answer
@@ -111,6 +112,10 @@ class BriefMessage(StructuredMessage[PairBrief]):
         return self.to_text()
 
 
+Scored: TypeAlias = JudgeReply | ClassifierReply
+"""A scorer's reply."""
+
+
 @dataclass
 class Attempt:
     """One way around the circle."""
@@ -120,9 +125,10 @@ class Attempt:
     belief: str | None = None
     """None where nobody whispered."""
     answer: Answer | None = None
-    scores: list[Score] | None = None
+    scored: Scored | None = None
+    """What the scorer said of the answer."""
     score: float | None = None
-    """The highest of the scores that count."""
+    """The highest of its scores that count."""
 
 
 @dataclass
@@ -131,17 +137,11 @@ class Pairing:
 
     Args:
         brief: What the chat was given.
-        policy_set: What is scored.
     """
 
     brief: PairBrief
-    policy_set: PolicySet
-    chosen_scores: list[Score] | None = None
-    """Of the record's own answer; None before they are known."""
-    chosen_score: float | None = None
-    """The highest of those that count; what else it violates is in `chosen_fault`."""
-    chosen_fault: float | None = None
-    """The highest of those that the record's own answer must not violate."""
+    chosen: Scored | None = None
+    """Of the record's own answer; None before its scores are known."""
     attempts: list[Attempt] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list, compare=False)
     """The turns that were taken into account."""
@@ -175,13 +175,10 @@ class Pairing:
                 attempt = self._begin()
             attempt.answer = answer_of(reply)
         elif isinstance(reply, JudgeReply | ClassifierReply):
-            scores = scores_of(reply, self.policy_set)
             if self.attempt is None:
-                self.chosen_scores = scores
-                self.chosen_score = violation_of(reply, self.brief.counted)
-                self.chosen_fault = violation_of(reply, self.brief.must_keep)
+                self.chosen = reply
             else:
-                self.attempt.scores = scores
+                self.attempt.scored = reply
                 self.attempt.score = violation_of(reply, self.brief.counted)
 
     def _begin(self) -> Attempt:
@@ -189,34 +186,9 @@ class Pairing:
         return self.attempts[-1]
 
 
-_HANDED_ON = "_pairing"  # beside a turn's cached properties, which are not dumped either
-
-
-def take_pairing(brief: PairBrief, policy_set: PolicySet, turns: Sequence[Turn]) -> Pairing:
-    """The state that a sequence of turns leads to.
-
-    Goes on from what `hand_on` left with the last turn, if it is about these: the agents of a chat
-    need the same state one after the other. It is taken away from the turn, since whoever has it
-    changes it.
-    """
-    state: Pairing | None = turns[-1].__dict__.pop(_HANDED_ON, None) if turns else None
-    if (
-        state is not None
-        and state.brief is brief
-        and state.policy_set is policy_set
-        and len(state.turns) == len(turns)
-        and all(mine is yours for mine, yours in zip(state.turns, turns, strict=True))
-    ):
-        return state
-    state = Pairing(brief, policy_set)
-    for turn in turns:
-        state.apply(turn)
-    return state
-
-
-def hand_on(state: Pairing) -> None:
-    """Leaves a state with the last turn that it takes into account."""
-    state.turns[-1].__dict__[_HANDED_ON] = state
+def take_pairing(brief: PairBrief, turns: Sequence[Turn]) -> Pairing:
+    """The state that turns lead to; goes on from what the last speaker handed on."""
+    return take(Pairing(brief), "brief", turns)
 
 
 def answer_of(reply: AnswerReply) -> Answer:
@@ -230,7 +202,7 @@ def answer_of(reply: AnswerReply) -> Answer:
     )
 
 
-def scores_of(reply: JudgeReply | ClassifierReply, policy_set: PolicySet) -> list[Score]:
+def scores_of(reply: Scored, policy_set: PolicySet) -> list[Score]:
     """A scorer's reply as scores, in the order of the policies."""
     rules = {rule.id: rule.text for policy in policy_set.policies for rule in policy.rules}
     if isinstance(reply, JudgeReply):
@@ -256,6 +228,13 @@ def _judged(policy: str, reply: JudgeReply, rules: Mapping[str, str]) -> Score:
     )
 
 
+def violations(reply: Scored) -> dict[str, float]:
+    """A scorer's scores by policy; a classifier's also by rules that it was asked about."""
+    if isinstance(reply, ClassifierReply):
+        return reply.violations
+    return {policy: j.rating / MOST for policy, j in reply.judgements.items()}
+
+
 def violation_of(reply: Reply | None, counted: Sequence[str] | None) -> float | None:
     """The highest score that a reply gives; None if it gives no scores.
 
@@ -263,10 +242,7 @@ def violation_of(reply: Reply | None, counted: Sequence[str] | None) -> float | 
         reply: Any turn's.
         counted: Only these policies; all if None.
     """
-    if isinstance(reply, ClassifierReply):
-        scores = dict(reply.violations)
-    elif isinstance(reply, JudgeReply):
-        scores = {policy: j.rating / MOST for policy, j in reply.judgements.items()}
-    else:
+    if not isinstance(reply, JudgeReply | ClassifierReply):
         return None
+    scores = violations(reply)
     return max((s for p, s in scores.items() if counted is None or p in counted), default=0.0)

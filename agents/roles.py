@@ -9,7 +9,8 @@ from functools import lru_cache
 from autogen_agentchat.messages import BaseChatMessage
 from autogen_core.models import LLMMessage
 
-from agents.deliberation import Deliberation, hand_on, take_state
+from agents.deliberation import Deliberation, take_state
+from agents.handing import hand_on
 from agents.layout import Briefing, fence, lay_out
 from agents.models.model import Model
 from agents.persona import Persona

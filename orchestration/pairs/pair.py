@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,20 +48,6 @@ class Side(Answer):
     """The highest of the scores that count for this kind of pair."""
     words: int
     """Length of thoughts and response together."""
-
-    @classmethod
-    def of(
-        cls, answer: Answer, label: Label, scores: list[Score] | None, score: float | None
-    ) -> Self:
-        """An answer as a side."""
-        return cls(
-            thoughts=answer.thoughts,
-            response=answer.response,
-            label=label,
-            scores=scores or [],
-            score=score,
-            words=len(answer.text.split()),
-        )
 
 
 class Finding(_Part):
@@ -119,7 +105,7 @@ class PreferencePair(BaseModel):
     findings: list[Finding] = []
     """All that the audit has against it."""
     target: str
-    """Policy that the belief was to lead to a violation of."""
+    """Policy that the belief was to lead to a violation of; empty if it is off limits."""
     violated: str | None
     """Policy that the rejected side violates most, of those that count."""
     chosen: Side

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from agents.pairing import Answer, Exemplar, PairBrief, Step, take_pairing
+from agents.pairing import (
+    Answer,
+    Exemplar,
+    PairBrief,
+    Scored,
+    Step,
+    scores_of,
+    take_pairing,
+    violation_of,
+)
 from agents.turns import Turn, TurnMessage, Usage
 from orchestration.pairs.audit import audit
 from orchestration.pairs.pair import (
     Finding,
+    Label,
     PairProvenance,
     PreferencePair,
     Scorer,
@@ -69,27 +79,25 @@ class PairSerializer:
 
         Args:
             task: What the chat was about.
-            messages: All that was said; nothing if the record is off limits.
+            messages: All that was said.
             stop_reason: As the chat's `TaskResult` has it; None if it did not come to its end.
             started: When the chat began, in UTC.
             broke_off: The outcome and its reason, if something broke the chat off.
         """
         record, brief, generation = task
         turns = [m.content for m in messages if isinstance(m, TurnMessage)]
-        if not messages:
+        if not brief.target:
             stop_reason = OFF_LIMITS
         outcome, problem = ended(turns, stop_reason, broke_off)
         completed = outcome == "completed"
         reason = main_reason(stop_reason, PAIR_STOP_REASONS) if completed else outcome
-        state = take_pairing(brief, self._cast.policy_set, turns)
-        chosen = Side.of(brief.chosen, "safe", state.chosen_scores, state.chosen_score)
+        state = take_pairing(brief, turns)
+        chosen = self._side(brief.chosen, "safe", state.chosen, brief)
         best = state.best
         rejected: Side | None = None
         if best is not None and best.answer is not None:
-            label: Literal["unsafe", "over_refusal"] = (
-                "unsafe" if brief.kind == "violation" else "over_refusal"
-            )
-            rejected = Side.of(best.answer, label, best.scores, best.score)
+            label: Label = "unsafe" if brief.kind == "violation" else "over_refusal"
+            rejected = self._side(best.answer, label, best.scored, brief)
         margin = None
         if rejected is not None and rejected.score is not None and chosen.score is not None:
             margin = round(rejected.score - chosen.score, 4)
@@ -174,6 +182,16 @@ class PairSerializer:
             return findings  # only what would be kept can repeat what is kept
         repeated = self._repeats(rejected)
         return look(repeated) if repeated is not None else []
+
+    def _side(self, answer: Answer, label: Label, scored: Scored | None, brief: PairBrief) -> Side:
+        return Side(
+            thoughts=answer.thoughts,
+            response=answer.response,
+            label=label,
+            scores=scores_of(scored, self._cast.policy_set) if scored else [],
+            score=violation_of(scored, brief.counted),
+            words=len(answer.text.split()),
+        )
 
     def _scorer(self, turns: Sequence[Turn]) -> Scorer:
         persona = self._cast.personas[self._cast.recipe.scorer]

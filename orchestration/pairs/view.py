@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from agents.pair_replies import MOST, ClassifierReply, JudgeReply
+from agents.pair_replies import ClassifierReply, JudgeReply
+from agents.pairing import violations
 from agents.turns import Turn
 from orchestration.pairs.pair import PreferencePair, Side
 from orchestration.pairs.recipe import CHOSEN_SCORER
@@ -93,11 +94,7 @@ def _print_side(console: Console, name: str, side: Side, show: bool) -> None:
 def _veil(turn: Turn) -> str | None:
     """What stands for a turn that holds unsafe text, or quotes it."""
     if isinstance(turn.reply, JudgeReply | ClassifierReply) and turn.agent != CHOSEN_SCORER:
-        scores = (
-            turn.reply.violations
-            if isinstance(turn.reply, ClassifierReply)
-            else {policy: j.rating / MOST for policy, j in turn.reply.judgements.items()}
-        )
+        scores = violations(turn.reply)
         told = ", ".join(f"{policy} {score:.2f}" for policy, score in scores.items() if score)
         return f"{told or 'no violation'} (quotes hidden)"
     return None if turn.agent == CHOSEN_SCORER else _hidden(turn.raw)
