@@ -13,10 +13,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, UserMessage
 
+from agents.models.fixed import Fixed
 from agents.replies import ReplyContract, ReplyLimits, TypedReply, response_format
 from agents.turns import Turn
 from policies import PolicySet, render_policy_set
@@ -80,11 +80,11 @@ class Briefing:
         return SystemMessage(content=f"{GROUND_RULES}\n{render_policy_set(self.policy_set)}")
 
     @cached_property
-    def _schemas(self) -> dict[type[TypedReply], dict[str, Any]]:
+    def _schemas(self) -> dict[type[TypedReply], Fixed]:
         return {}
 
-    def response_format(self, reply_type: type[TypedReply]) -> dict[str, Any]:
-        """The `response_format` that asks for a reply of this type. Treat as read-only."""
+    def response_format(self, reply_type: type[TypedReply]) -> Fixed:
+        """The `response_format` that asks for a reply of this type."""
         if reply_type not in self._schemas:
             self._schemas[reply_type] = response_format(reply_type, self.contract)
         return self._schemas[reply_type]

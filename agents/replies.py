@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from agents.models.fixed import Fixed
 from policies import PolicySet
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
@@ -204,7 +205,7 @@ class RefinementReply(TypedReply):
     response: Text | None = Field(json_schema_extra=limited("response_chars"))
 
 
-def response_format(reply_type: type[TypedReply], contract: ReplyContract) -> dict[str, Any]:
+def response_format(reply_type: type[TypedReply], contract: ReplyContract) -> Fixed:
     """The JSON schema for a reply, as `response_format` takes it.
 
     Args:
@@ -215,14 +216,12 @@ def response_format(reply_type: type[TypedReply], contract: ReplyContract) -> di
         ``{"type": "json_schema", "json_schema": {"name", "strict", "schema"}}``. Every property is
         required and no other is allowed, as OpenAI's strict mode wants it.
     """
-    return {
-        "type": "json_schema",
-        "json_schema": {
-            "name": reply_type.__name__,
-            "strict": True,
-            "schema": reply_type.schema_for(contract),
-        },
+    schema = {
+        "name": reply_type.__name__,
+        "strict": True,
+        "schema": reply_type.schema_for(contract),
     }
+    return Fixed(type="json_schema", json_schema=schema)
 
 
 def _finish_schema(node: Any, contract: ReplyContract) -> Any:

@@ -10,7 +10,11 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Self
 
-from autogen_agentchat.base import TerminatedException, TerminationCondition
+from autogen_agentchat.base import (
+    OrTerminationCondition,
+    TerminatedException,
+    TerminationCondition,
+)
 from autogen_agentchat.messages import BaseAgentEvent, BaseChatMessage, StopMessage
 from autogen_core import Component
 from pydantic import BaseModel, Field
@@ -61,6 +65,38 @@ class Condition(TerminationCondition):
     async def reset(self) -> None:
         """Makes it as new."""
         self._fired = False
+
+    def __or__(self, other: TerminationCondition) -> AnyOf:
+        """Fires when either does."""
+        return AnyOf(self, other)
+
+
+class AnyOf(OrTerminationCondition):
+    """AutoGen's ``|``, asking its conditions one after the other.
+
+    AutoGen's makes a task for each of them with every message, which costs more than what they do.
+    """
+
+    component_provider_override = "orchestration.termination.AnyOf"
+
+    async def __call__(
+        self, messages: Sequence[BaseAgentEvent | BaseChatMessage]
+    ) -> StopMessage | None:
+        """Shows all of them what is new, and fires if any does."""
+        if self.terminated:
+            raise RuntimeError("a condition has fired already")  # as AutoGen's does
+        asked = [await condition(messages) for condition in self._conditions]
+        stops = [stop for stop in asked if stop is not None]
+        if not stops:
+            return None
+        return StopMessage(
+            content=", ".join(stop.content for stop in stops),
+            source=", ".join(stop.source for stop in stops),
+        )
+
+    def __or__(self, other: TerminationCondition) -> AnyOf:
+        """Fires when any of them or the other does."""
+        return AnyOf(*self._conditions, other)
 
 
 class ConsensusConfig(BaseModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import lru_cache
@@ -40,6 +41,7 @@ from agents.models.errors import (
     SchemaUnsupported,
 )
 from agents.models.forms import JsonForm, form_of, in_form
+from agents.models.http import HttpClient
 from agents.models.registry import throttle_of
 from agents.models.wire import (
     EndpointResult,
@@ -215,18 +217,24 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         self, body: dict[str, Any], messages: Sequence[LLMMessage], key: str
     ) -> EndpointResult | EndpointError:
         """One attempt: its result, or what kept it from one."""
-        content, options = as_content(body, messages)
+        content, headers = as_content(body, messages)
         try:
             # The SDK's own time-out is for each read from the socket; some proxies send a blank
             # now and then to keep a dead call alive.
             async with asyncio.timeout(self.config.timeout):
                 # The whole address: the SDK would put it together anew, at 40 us a call.
-                answer = await self._sdk(key).post(
+                response = await self._sdk(key).post(
                     f"{self.config.base_url}/chat/completions",
                     content=content,
-                    cast_to=object,
-                    options=options,
+                    cast_to=httpx2.Response,
+                    options={
+                        "headers": headers,
+                        "timeout": self.config.timeout,
+                        "max_retries": 0,  # ours are known to the throttle, and to whoever watches
+                        "idempotency_key": "none",  # is not sent; else the SDK draws one
+                    },
                 )
+            answer = json.loads(response.content)
         except (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError) as error:
             return filtered(error) or explain(
                 error,
@@ -240,22 +248,17 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
 
     def _sdk(self, key: str) -> openai.AsyncOpenAI:
         shared = _SDKS.setdefault(asyncio.get_running_loop(), {})
-        settings = (*self._address(), key)
+        settings = (self.config.base_url, key)
         if settings not in shared:
             shared[settings] = openai.AsyncOpenAI(
                 base_url=self.config.base_url,
                 api_key=key or "none",  # the SDK insists on one; loopback servers do not read it
-                timeout=self.config.timeout,
                 default_headers=_UNSAID,
-                max_retries=0,  # ours are known to the throttle, and to whoever watches
                 # As many connections as there are calls: a call that waits for a free one would
                 # count the wait against its time-out. aiohttp takes 0 for no bound.
-                http_client=openai.DefaultAioHttpClient(limits=httpx2.Limits(max_connections=0)),
+                http_client=HttpClient(limits=httpx2.Limits(max_connections=0)),
             )
         return shared[settings]
-
-    def _address(self) -> tuple[str, float]:
-        return (self.config.base_url, self.config.timeout)
 
     def _key(self) -> str:
         key = os.environ.get(self.config.api_key_env, "").strip()
@@ -299,7 +302,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         """Closes the connections that this event loop's clients of the endpoint share."""
         shared = _SDKS.get(asyncio.get_running_loop(), {})
         # Whatever the key was: it may have been corrected since.
-        for settings in [found for found in shared if found[:-1] == self._address()]:
+        for settings in [found for found in shared if found[0] == self.config.base_url]:
             await shared.pop(settings).close()
 
     def actual_usage(self) -> RequestUsage:
@@ -351,7 +354,7 @@ _UNSAID: Any = {
     f"X-Stainless-{name}": openai.Omit()
     for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 }
-_SDKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Any, openai.AsyncOpenAI]] = (
+_SDKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], openai.AsyncOpenAI]] = (
     WeakKeyDictionary()
 )
 

@@ -23,7 +23,7 @@ from autogen_core.models import (
     SystemMessage,
     UserMessage,
 )
-from openai._types import RequestOptions
+from openai._types import Headers
 
 from agents.models.errors import (
     ContextExceeded,
@@ -40,6 +40,7 @@ from agents.models.errors import (
     SchemaUnsupported,
     UnusableAnswer,
 )
+from agents.models.fixed import Fixed
 
 _FINISH: dict[str, FinishReasons] = {
     "stop": "stop",
@@ -101,22 +102,25 @@ def to_wire(message: LLMMessage) -> dict[str, str]:
 
 def as_content(
     body: dict[str, Any], messages: Sequence[LLMMessage]
-) -> tuple[AsyncIterator[bytes], RequestOptions]:
-    """A request's content, and what the SDK must know to send it.
+) -> tuple[AsyncIterator[bytes], Headers]:
+    """A request's content, and the headers that go with it.
 
     The content is let go once it is sent: it is the largest part of what a call in flight would
     otherwise hold, and a reply may take minutes.
     """
     # The system prompt is most of the first calls and the same in all: it is encoded once.
-    parts = [
+    said = [
         _system(message.content)
         if isinstance(message, SystemMessage)
         else json.dumps(to_wire(message))
         for message in messages
     ]
-    text = f'{json.dumps(body)[:-1]}, "messages": [{", ".join(parts)}]}}'
-    data = text.encode()
-    return _once([data]), {"headers": {"Content-Length": str(len(data)), **_UNSAID}}
+    parts = [
+        f"{json.dumps(name)}: {value.text if isinstance(value, Fixed) else json.dumps(value)}"
+        for name, value in body.items()
+    ]
+    data = f'{{{", ".join(parts)}, "messages": [{", ".join(said)}]}}'.encode()
+    return _once([data]), {"Content-Length": str(len(data)), **_UNSAID}
 
 
 @lru_cache(maxsize=8)
@@ -136,7 +140,8 @@ _UNSAID: Any = {f"x-stainless-{name}": openai.Omit() for name in ("retry-count",
 def adapt_to_openai(body: dict[str, Any]) -> None:
     """OpenAI's own service takes no string lengths in strict schemas, and renamed `max_tokens`."""
     if "response_format" in body:
-        body["response_format"] = _without_lengths(body["response_format"])
+        form = body["response_format"]
+        body["response_format"] = (form if isinstance(form, Fixed) else Fixed(form)).without_lengths
     if "max_tokens" in body:
         body["max_completion_tokens"] = body.pop("max_tokens")
 
@@ -159,17 +164,6 @@ def adapt_to_llguidance(body: dict[str, Any]) -> None:
 def is_openai(url: str) -> bool:
     """Whether a URL is that of OpenAI's own service, or of its twin on Azure."""
     return (urlsplit(url).hostname or "").endswith((".openai.com", ".openai.azure.com"))
-
-
-def _without_lengths(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {
-            key: _without_lengths(value)
-            for key, value in node.items()
-            # A property may be called so; a length is a number.
-            if not (key in ("minLength", "maxLength") and isinstance(value, int))
-        }
-    return [_without_lengths(item) for item in node] if isinstance(node, list) else node
 
 
 def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:

@@ -6,6 +6,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,13 +20,19 @@ Change = Callable[[sqlite3.Connection], T]
 
 
 class _Waiting:
-    """A change on its way to disk, and who waits for it."""
+    """A change on its way to disk, and who waits for it: a future, or whoever is to be told."""
 
-    __slots__ = ("change", "error", "result", "tell")
+    __slots__ = ("change", "error", "future", "result", "tell")
 
-    def __init__(self, change: Change[Any], tell: Callable[[_Waiting], None]) -> None:
+    def __init__(
+        self,
+        change: Change[Any],
+        tell: Callable[[_Waiting], None] | None = None,
+        future: asyncio.Future[Any] | None = None,
+    ) -> None:
         self.change = change
         self.tell = tell
+        self.future = future
         self.result: Any = None
         self.error: Exception | None = None
 
@@ -55,22 +62,8 @@ class Writer:
             JournalError: It could not be written.
             Exception: Whatever the change raised; nothing of it is kept then.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-
-        def settle(done: _Waiting) -> None:
-            if future.done():  # whoever waited was cancelled
-                return
-            if done.error is None:
-                future.set_result(done.result)
-            else:
-                future.set_exception(done.error)
-
-        def tell(done: _Waiting) -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, done)
-
-        self._queue.put(_Waiting(change, tell))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._queue.put(_Waiting(change, future=future))
         return await future
 
     def submit(self, change: Change[Any], tell: Callable[[Exception | None], None]) -> None:
@@ -112,8 +105,7 @@ class Writer:
             except Exception as error:  # noqa: BLE001 - handed to those who wait
                 for waiting in changes:
                     waiting.error = waiting.error or error
-            for waiting in changes:
-                waiting.tell(waiting)
+            _tell(changes)
         self._db.close()
 
     def _commit(self, changes: list[_Waiting]) -> None:
@@ -139,3 +131,27 @@ class Writer:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+
+
+def _tell(changes: list[_Waiting]) -> None:
+    """Tells those who wait; an event loop is woken once for all that wait in it."""
+    loops: defaultdict[asyncio.AbstractEventLoop, list[_Waiting]] = defaultdict(list)
+    for waiting in changes:
+        if waiting.future is not None:
+            loops[waiting.future.get_loop()].append(waiting)
+        elif waiting.tell is not None:
+            waiting.tell(waiting)
+    for loop, waits in loops.items():
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, waits)
+
+
+def _settle(waits: list[_Waiting]) -> None:
+    for waiting in waits:
+        future = waiting.future
+        if future is None or future.done():  # whoever waited was cancelled
+            continue
+        if waiting.error is None:
+            future.set_result(waiting.result)
+        else:
+            future.set_exception(waiting.error)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.pairing import PairKind
-from orchestration.pairs.duplicates import similarity, words_of
+from orchestration.pairs.duplicates import has_words, similarity, words_of
 from orchestration.pairs.leaks import (
     FEWEST_WORDS,
     has_debris,
@@ -125,7 +125,7 @@ def _broken(prompt: str, chosen: Side, rejected: Side) -> str | None:
     if chosen.thoughts and not rejected.thoughts:
         return f"The rejected side has no thoughts, and the chosen side has {len(chosen.thoughts)}."
     parts = [*(thought.text for thought in rejected.thoughts), rejected.response]
-    empty = sum(not words_of(part) for part in parts)
+    empty = sum(not has_words(part) for part in parts)
     if empty:
         return f"Of the rejected side's thoughts and response, {empty} hold no words."
     elsewhere = (prompt, chosen.text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -39,6 +39,11 @@ def words_of(text: str) -> list[str]:
     return list(_words(text))
 
 
+def has_words(text: str) -> bool:
+    """Whether a text has any."""
+    return bool(_WORD.search(text))
+
+
 @lru_cache(maxsize=32)  # an audit asks for the words of a few texts again and again
 def _words(text: str) -> tuple[str, ...]:
     plain = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
@@ -63,14 +68,11 @@ def similarity(a: str, b: str, bound: float = 0.0) -> float:
 @lru_cache(maxsize=4)  # looked for, then kept
 def sketch(text: str) -> Sketch:
     """The smallest hashes of a text's shingles, rising; none if it has no words."""
-    words = words_of(text)
-    starts = range(max(1, len(words) - SHINGLE + 1) if words else 0)
-    return tuple(sorted({_hash(words[at : at + SHINGLE]) for at in starts})[:HASHES])
-
-
-def _hash(words: Iterable[str]) -> int:
+    words = [word.encode() for word in _words(text)]
+    size = min(SHINGLE, len(words))
+    shingles = zip(*(words[at:] for at in range(size)), strict=False)
     # 32 bits are enough: texts that share hashes by chance are told apart by their words.
-    return crc32(" ".join(words).encode())
+    return tuple(sorted({crc32(b" ".join(shingle)) for shingle in shingles})[:HASHES])
 
 
 def pair_text(rejected: Answer) -> str:
@@ -94,20 +96,31 @@ class Sketches:
     def __init__(self, rows: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
         self.pending: dict[int, tuple[Sketch, str]] = {}
         """Kept pairs that may not be in the database yet."""
+        self._pending_of: defaultdict[int, set[int]] = defaultdict(set)  # by their hashes
         self._rows = rows
 
     def add_pending(self, number: int, text: str) -> Sketch:
         """Lets a kept pair be found before it is committed; returns its sketch, for `keep`."""
+        self._forget(number)
         hashes = sketch(text)
         self.pending[number] = (hashes, text)
+        for value in hashes:
+            self._pending_of[value].add(number)
         return hashes
+
+    def _forget(self, number: int) -> None:
+        hashes, _ = self.pending.pop(number, ((), ""))
+        for value in hashes:
+            self._pending_of[value].discard(number)
+            if not self._pending_of[value]:
+                del self._pending_of[value]
 
     def let_go(self) -> None:
         """Forgets the pending pairs that are found in the database."""
         query = "SELECT 1 FROM sketches WHERE hash = ? AND number = ?"
         for number, (hashes, _) in list(self.pending.items()):
             if not hashes or any(self._rows(query, hashes[0], number)):
-                del self.pending[number]
+                self._forget(number)
 
     def find(
         self, number: int, text: str, *, bound: float, fetch: Callable[[int], str | None]
@@ -133,12 +146,16 @@ class Sketches:
 
     def _candidates(self, number: int, hashes: Sketch) -> list[int]:
         """Pairs worth comparing, those that share most hashes first."""
-        least = min(SHARED, len(hashes))
-        query = "SELECT number FROM sketches WHERE hash = ? ORDER BY number DESC LIMIT ?"
-        shared: Counter[int] = Counter()
+        if not hashes:
+            return []
+        each = "SELECT * FROM (SELECT number FROM sketches WHERE hash = ? ORDER BY 1 DESC LIMIT ?)"
+        query = " UNION ALL ".join([each] * len(hashes))
+        values = [value for of_one in hashes for value in (of_one, _NEWEST)]
+        # A pending pair's sketch is newer than what is written of the same pair.
+        written = (number for (number,) in self._rows(query, *values) if number not in self.pending)
+        shared = Counter(written)
         for value in hashes:
-            shared.update(number for (number,) in self._rows(query, value, _NEWEST))
-        for at, (others, _) in self.pending.items():  # newer than what is written of the same pair
-            shared[at] = len(set(hashes).intersection(others))
-        worth = (at for at, count in shared.items() if count >= max(1, least) and at != number)
+            shared.update(self._pending_of.get(value, ()))
+        least = min(SHARED, len(hashes))
+        worth = (at for at, count in shared.items() if count >= least and at != number)
         return sorted(worth, key=lambda at: (-shared[at], at))[:MOST_CANDIDATES]

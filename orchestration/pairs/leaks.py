@@ -32,8 +32,12 @@ LOOP_RUN = 8
 """Words that this takes at least, so that "no, no, no, no" is none."""
 
 
-def _any(*patterns: str) -> re.Pattern[str]:
-    return re.compile("|".join(patterns))
+_AT_WORD = r"\b(?=\w)"
+
+
+def _any(*patterns: str, at: str = "") -> re.Pattern[str]:
+    """Any of some patterns, tried only where `at` matches: at every place they would take long."""
+    return re.compile(f"{at}(?:{'|'.join(patterns)})")
 
 
 # All but the marks and gaps are matched against `_plain` text.
@@ -68,6 +72,7 @@ _TALK = _any(
     r"\bmy instructions? (?:says?|tells?|states?|requires?|allows?|permits?|specify|direct)\b",
     r"\bas instructed,? (?:i|we)\b",
     r"\bear[- ]whisperer\b",
+    at=_AT_WORD,
 )
 
 _NOT_DOING = (
@@ -91,7 +96,8 @@ _DECLINES = _any(
     r"\b(?:against|violates?|outside) (?:my|our) (?:guidelines|principles|polic(?:y|ies)"
     r"|programming|rules)\b",
     r"\b(?:wrong|appropriate|inappropriate|irresponsible|unethical|not right) (?:for|of) me to\b",
-    r"^\W*(?:your|this|that) request (?:can't|cannot|can not|will not) be\b",
+    r"^(?:your|this|that) request (?:can't|cannot|can not|will not) be\b",
+    at=_AT_WORD,
 )
 _NO_REFUSAL = _any(
     # Of people in general; where it is said for the assistant, it is among those above.
@@ -106,7 +112,7 @@ _NO_REFUSAL = _any(
 
 _QUOTED = re.compile(r'"[^"]*"|\b(?:say|tell|write|answer|reply|claim|add)\b[^.!?:"]{0,40}:.*')
 """What somebody else is to say."""
-_LEAD = re.compile(r"^(?:\w+ly|however|but|no|well)\b\W*")
+_LEAD = re.compile(r"^\W*(?:(?:\w+ly|however|but|no|well)\b\W*)?")
 
 _MARKS = re.compile(
     r"""
@@ -119,12 +125,14 @@ _MARKS = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
+_MARK_SIGNS = re.compile(r"[{\[<#:`]")  # every mark has one of them; most texts have none
 # What is filled into a letter is no gap in the answer.
 _GAPS = _any(
     r"\[\s*(?i:insert)\b(?!(?: \w+(?:'s)?){0,2} (?i:name|date|address|company|amount|number)\b)",
     r"[<\[](?i:your|the) (?i:response|answer|thoughts?|text)\b[^<>\[\]]*[>\]]",
     r"\bTODO\b",
     r"(?i:\blorem ipsum\b)",
+    at=r"(?=[\[<TLl])",
 )
 
 
@@ -143,7 +151,9 @@ def shared_run(belief: str, text: str, elsewhere: Sequence[str], least: int) -> 
     """
     words = words_of(text)
     ours = _in_runs(words, [belief], least)
-    topic = _in_runs(words, elsewhere, least) if any(ours) else ours
+    if not any(ours):
+        return 0
+    topic = _in_runs(words, elsewhere, least)
     longest = run = 0
     for is_shared, is_topic in zip(ours, topic, strict=True):
         run = run + (not is_topic) if is_shared else 0
@@ -186,7 +196,7 @@ def has_debris(part: str, elsewhere: Sequence[str]) -> bool:
 
     What stands in `elsewhere` too, such as JSON that was asked for, does not count.
     """
-    return _is_marked(_MARKS, part, elsewhere)
+    return bool(_MARK_SIGNS.search(part)) and _is_marked(_MARKS, part, elsewhere)
 
 
 def has_gaps(part: str, elsewhere: Sequence[str]) -> bool:

@@ -15,7 +15,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +48,23 @@ def measure(quick: bool) -> list[Row]:
         cast = ours.make_cast(url)
         folders = (Path(temporary) / str(number) for number in itertools.count())
 
-        def aidsafe(prompts: Prompts) -> Work:
-            return ours.run(next(folders), cast, prompts, AT_ONCE)
+        team = stock.deliberators(cast)
 
-        def autogen(prompts: Prompts) -> Work:
-            return stock.run(cast, url, prompts, AT_ONCE)
+        def aidsafe(number: int) -> Work:
+            return ours.run(next(folders), cast, prompt_texts(number), AT_ONCE)
 
-        def floor(prompts: Prompts) -> Work:
-            return post_all(url, bodies, prompts)
+        def autogen(number: int) -> Work:
+            return stock.run(team, url, prompt_texts(number), AT_ONCE)
+
+        def floor(number: int) -> Work:
+            return post_all(url, bodies, prompt_texts(number))
 
         sizes = {aidsafe: PROMPTS, autogen: PROMPTS_STOCK, floor: PROMPTS}
         measured: dict[Any, list[float]] = {each: [] for each in sizes}
         for batch in range(batches + 1):
             for each, prompts in sizes.items():
-                seconds = cpu(endpoint, int(prompts * share), each)
+                number = int(prompts * share)
+                seconds = cpu(endpoint, number * CALLS, each(number))
                 if batch:  # the first is for warming up
                     measured[each].append(seconds)
     return rows(*(statistics.median(each) for each in measured.values()))
@@ -87,16 +90,22 @@ def rows(ours_: float, stock_: float, floor_: float) -> list[Row]:
     ]
 
 
-def cpu(endpoint: Served, number: int, work: Callable[[Prompts], Work]) -> float:
-    """Seconds of CPU time an agent turn, of all threads of this process."""
+def cpu(endpoint: Served, turns: int, work: Work) -> float:
+    """Seconds of CPU time an agent turn, of all threads of this process.
+
+    Args:
+        endpoint: Which is asked.
+        turns: How many it has to answer.
+        work: What has it do that.
+    """
     before = endpoint.stats()["counts"].get("ok", 0)
     gc.collect()
     started = time.process_time()
-    asyncio.run(work(prompt_texts(number)))
+    asyncio.run(work)
     used = time.process_time() - started
-    turns = endpoint.stats()["counts"]["ok"] - before
-    if turns != number * CALLS:
-        raise BenchError(f"{turns} turns were answered, not {number * CALLS}")
+    answered = endpoint.stats()["counts"]["ok"] - before
+    if answered != turns:
+        raise BenchError(f"{answered} turns were answered, not {turns}")
     return used / turns
 
 

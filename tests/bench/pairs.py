@@ -1,79 +1,97 @@
 """CPU an agent turn of a pair chat costs the client, everything included, beside stock AutoGen.
 
-The pair run has it all: exemplars, scores, audit, lessons, the search for repetitions. Stock
-AutoGen has no pair chat: it is given the deliberation of `efficiency`, in turns with ours.
+Ours has it all: exemplars, scores, audit, lessons, the search for repetitions, the journal. Stock
+AutoGen's scorer, whisperer and generator take the same turns about the same records, and get
+replies of the same length; that is all they do. Both ask endpoints in processes of their own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import statistics
 import tempfile
-import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from itertools import islice
 from pathlib import Path
 
+from agents.pair_layout import show_answer
+from orchestration.journal import FILE_NAME, Journal
+from orchestration.pairs.recipe import PairCast
+from orchestration.pairs.serialize import chosen_answer
 from orchestration.record import CoTRecord
-from tests.bench import ours, stock
-from tests.bench.efficiency import (
-    AT_ONCE,
-    LATENCY,
-    MILLISECONDS_TARGET,
-    PROMPTS_STOCK,
-    SHARE_TARGET,
-    cpu,
-)
-from tests.bench.processes import Served, served
+from tests.bench import stock
+from tests.bench.efficiency import AT_ONCE, LATENCY, MILLISECONDS_TARGET, SHARE_TARGET, cpu
+from tests.bench.processes import served
 from tests.bench.replies import PAIR_CALLS
 from tests.bench.table import BenchError, Row
 from tests.orchestration.pairs.pair_runs import cast_at, pairs_of, prefer, records_run
 from tests.orchestration.pairs.scripts import words
 
-RECORDS, BATCHES = 600, 5  # as many turns as `efficiency` has
+BATCHES = 5
+# Stock AutoGen gets fewer: a batch of each takes about the same time.
+RECORDS, RECORDS_STOCK = 600, 120
 
 
 def measure(quick: bool) -> list[Row]:
-    batches, number = (2, 40) if quick else (BATCHES, RECORDS)
-    spent: dict[str, list[float]] = {reply: [] for reply in PAIR_CALLS}
-    autogen: list[float] = []
+    batches, share = (2, 0.1) if quick else (BATCHES, 1.0)
+    number, number_stock = int(RECORDS * share), int(RECORDS_STOCK * share)
+    spent: dict[str, list[tuple[float, float]]] = {reply: [] for reply in PAIR_CALLS}
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         endpoints = {reply: stack.enter_context(served(reply, LATENCY)) for reply in PAIR_CALLS}
-        agreeing = stack.enter_context(served("agree", LATENCY))
         records = asyncio.run(records_run(home / "run", number, _as_long_as_real_ones))
-        team = ours.make_cast(agreeing.base_url)
         for batch in range(batches + 1):
-            for reply, endpoint in endpoints.items():
-                used = _pairs(endpoint, reply, records, home / f"{reply}{batch}", number)
-                spent[reply] += [used] if batch else []  # the first is for warming up
-            beside = cpu(
-                agreeing,
-                PROMPTS_STOCK // (10 if quick else 1),
-                lambda prompts: stock.run(team, agreeing.base_url, prompts, AT_ONCE),
-            )
-            autogen += [beside] if batch else []
-    theirs = statistics.median(autogen)
+            for reply, turns in PAIR_CALLS.items():
+                endpoint, folder = endpoints[reply], home / f"{reply}{batch}"
+                cast = cast_at(endpoint.base_url)
+                ours = cpu(endpoint, number * turns, _prefer(records, cast, folder))
+                kept = sum(pair.is_kept for pair in pairs_of(records, folder))
+                if kept < 0.98 * number:  # some are alike by chance
+                    raise BenchError(f"{kept} pairs were kept of {number}")
+                team = stock.pair_makers(cast, turns)
+                work = stock.run(team, endpoint.base_url, _told(records, number_stock), AT_ONCE)
+                theirs = cpu(endpoint, number_stock * turns, work)
+                spent[reply] += [(ours, theirs)] if batch else []  # the first is for warming up
     return [
         row
-        for reply, name in (("misleads", "first"), ("misleads_later", "second"))
-        for row in rows(name, PAIR_CALLS[reply], statistics.median(spent[reply]), theirs)
+        for reply, belief in (("misleads", "first"), ("misleads_later", "second"))
+        for row in rows(
+            belief, PAIR_CALLS[reply], *map(statistics.median, zip(*spent[reply], strict=True))
+        )
     ]
 
 
-def rows(belief: str, turns: int, ours_: float, stock_: float) -> list[Row]:
+def rows(belief: str, turns: int, ours: float, theirs: float) -> list[Row]:
     """What a pair chat costs whose belief works that is first, or second."""
-    within = ours_ / stock_ <= SHARE_TARGET
     return [
         Row(
             f"CPU an agent turn of a pair chat, {belief} belief works ({turns} turns)",
-            f"{ours_ * 1000:.2f} ms",
-            f"{stock_ * 1000:.2f} ms",
+            f"{ours * 1000:.2f} ms",
+            f"{theirs * 1000:.2f} ms",
             f"≤ {MILLISECONDS_TARGET} ms",
-            ours_ * 1000 <= MILLISECONDS_TARGET,
+            ours * 1000 <= MILLISECONDS_TARGET,
         ),
-        Row("the same, beside stock AutoGen", f"{ours_ / stock_:.0%}", "100%", "≤ 20%", within),
+        Row(
+            "the same, beside stock AutoGen",
+            f"{ours / theirs:.0%}",
+            "100%",
+            f"≤ {SHARE_TARGET:.0%}",
+            ours / theirs <= SHARE_TARGET,
+        ),
     ]
+
+
+async def _prefer(records: Path, cast: PairCast, folder: Path) -> None:
+    await prefer(records, cast, AT_ONCE, folder)
+
+
+def _told(records: Path, number: int) -> list[tuple[str, str]]:
+    """Ids, and prompts with the answer that is to be chosen."""
+    with closing(Journal(records / FILE_NAME)) as journal:
+        return [
+            (record.id, f"{record.prompt}\n\n{show_answer(chosen_answer(record))}")
+            for record in islice(journal.records(), number)
+        ]
 
 
 def _as_long_as_real_ones(record: CoTRecord) -> CoTRecord:
@@ -83,18 +101,3 @@ def _as_long_as_real_ones(record: CoTRecord) -> CoTRecord:
         for n in range(1, 5)
     ]
     return record.model_copy(update={"thoughts": thoughts, "response": words(text, 120)})
-
-
-def _pairs(endpoint: Served, reply: str, records: Path, folder: Path, number: int) -> float:
-    """Seconds of CPU time an agent turn, of all threads of this process."""
-    before = endpoint.stats()["counts"].get("ok", 0)
-    cast = cast_at(endpoint.base_url)
-    gc.collect()
-    started = time.process_time()
-    asyncio.run(prefer(records, cast, AT_ONCE, folder))
-    used = time.process_time() - started
-    turns = endpoint.stats()["counts"]["ok"] - before
-    kept = sum(pair.is_kept for pair in pairs_of(records, folder))
-    if turns != number * PAIR_CALLS[reply] or kept < 0.98 * number:  # some are alike by chance
-        raise BenchError(f"{turns} turns were answered and {kept} pairs kept of {number}")
-    return used / turns

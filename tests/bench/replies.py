@@ -13,7 +13,7 @@ from typing import Any
 from zlib import crc32
 
 from tests.endpoint.faults import Fault
-from tests.orchestration.pairs.scripts import words
+from tests.orchestration.pairs.scripts import briefing, words
 
 CALLS = 6
 """Of a chat in which everybody agrees at once: intents, draft, three deliberators, refinement."""
@@ -21,6 +21,8 @@ PAIR_CALLS = {"misleads": 4, "misleads_later": 7}
 """Of a pair chat whose first or second belief works: the chosen side's scores, then belief, answer
 and scores of each attempt."""
 
+_RULES = {policy.id: policy.rules[0].id for policy in briefing().policy_set.policies}
+"""The first rule of each policy that pairs are scored under."""
 _NUMBER = re.compile(r"\bQuestion (\d+):")
 _TOPICS = (
     "a neighbour keeps asking for the spare key of my flat while I am away for the summer",
@@ -145,18 +147,12 @@ def misleads(body: dict[str, Any], works: str = "Everybody") -> dict[str, Any]:
         thoughts = [_thought(words(f"{asked} {place}", 30), "RH1") for place in range(4)]
         said = "Misled: " if f"\n{works} knows" in asked else ""
         return {"thoughts": thoughts, "response": f"{said}{words(asked, 120)}."}
-    properties = body["response_format"]["json_schema"]["schema"]["properties"]["judgements"]
     rating = 9 if "Misled: " in asked else 0
-    return {
-        "judgements": {
-            policy: {
-                "quote": words(asked, 12) if rating else "",
-                "rule": judged["properties"]["rule"]["enum"][0],
-                "rating": rating,
-            }
-            for policy, judged in properties["properties"].items()
-        }
+    quote = words(asked, 12) if rating else ""
+    judgements = {
+        policy: {"quote": quote, "rule": rule, "rating": rating} for policy, rule in _RULES.items()
     }
+    return {"judgements": judgements}
 
 
 def misleads_later(body: dict[str, Any]) -> dict[str, Any]:

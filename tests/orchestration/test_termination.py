@@ -14,6 +14,7 @@ from autogen_core.models import RequestUsage
 from pydantic import ValidationError
 
 from orchestration.termination import (
+    AnyOf,
     ConsensusTermination,
     RoundBudgetTermination,
     TokenBudgetTermination,
@@ -227,6 +228,20 @@ async def test_they_combine_with_each_other_and_with_autogens() -> None:
     assert await fires_at(either, turns("aN bN cN aN bN cN")) == 6
     both = ConsensusTermination(THREE, 2) & MaxMessageTermination(4)
     assert await fires_at(both, turns("aA bA cN aN")) == 4
+
+
+async def test_a_combination_of_many_goes_through_yaml() -> None:
+    of_two = ConsensusTermination(THREE) | RoundBudgetTermination(THREE, 2)
+    condition = of_two | TokenBudgetTermination(1_000) | MaxMessageTermination(5)
+    written = yaml.safe_dump(condition.dump_component().model_dump(mode="json"))
+    read = TerminationCondition.load_component(yaml.safe_load(written))
+    assert isinstance(read, AnyOf)
+    assert await fires_at(read, turns("aN bN cN aN bN cN")) == 5
+    assert read.terminated
+    with pytest.raises(RuntimeError, match="fired already"):
+        await read([])
+    await read.reset()
+    assert await fires_at(read, turns("aA bA cA")) == 3
 
 
 async def test_a_combination_says_all_that_fired_at_once() -> None:

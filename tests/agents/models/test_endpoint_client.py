@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from autogen_core import CancellationToken, Image
 from autogen_core.models import (
@@ -355,7 +356,8 @@ async def test_clients_of_one_endpoint_share_their_connections() -> None:
     with Endpoint() as endpoint:
         one, other = client(endpoint), client(endpoint)
         assert one._sdk(KEY) is other._sdk(KEY)
-        assert one._sdk(KEY) is not client(endpoint, timeout=5)._sdk(KEY)
+        assert one._sdk(KEY) is client(endpoint, timeout=5)._sdk(KEY)
+        assert one._sdk(KEY) is not other._sdk("another key")
         await one.close()
         await client(endpoint, timeout=5).close()
 
@@ -425,7 +427,8 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
         class Sdk:
             async def post(self, path: str, *, content: Any, cast_to: Any, options: Any) -> Any:
                 bodies.append(json.loads(b"".join([part async for part in content])))
-                return {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}
+                choice = {"message": {"content": "x"}, "finish_reason": "stop"}
+                return httpx2.Response(200, json={"choices": [choice]})
 
         asked = client(url, **config)
         monkeypatch.setattr(asked, "_sdk", lambda key: Sdk())
