@@ -106,14 +106,17 @@ class PairJob:
         """See `Job`."""
         settings = self.settings()
         scored = self.cast.policy_set.model_dump(mode="json")
-        recipe = settings["recipe"]
+        recipe = dict(settings["recipe"])
+        # What it is called changes nothing: a copy that is edited usually gets another name.
+        del recipe["name"], recipe["description"]
         del recipe["seeds"]  # its content is looked at, wherever it is
         # So is the audit by itself: it can be done again without a single call, but for the one
         # bound that ends chats, too.
-        audit = recipe.pop("audit")
+        audit = dict(recipe.pop("audit"))
         recipe["max_chosen"] = audit.pop("max_chosen")
         return {
             **fingerprints(settings | {"policies": scored}, self.models_in_use),
+            "recipe": {"the pair recipe": fingerprint(recipe)},
             "seeds": {self.cast.seeds.name: fingerprint(settings["seeds"])},
             "records": {"the run": fingerprint(self.records.meta("settings"))},
             "audit": {"bounds": fingerprint(audit)},

@@ -379,12 +379,22 @@ async def test_another_audit_asks_nothing_and_judges_all_pairs_anew(folder: Path
     before, lessons = pairs_of(folder), lessons_of(folder)
     assert all(pair.is_kept for pair in before)
 
-    cast, client = pair_cast(rated(9), audit=AuditBounds(min_margin=0.95))
+    # A copy of a recipe that is edited usually gets another name; that alone changes nothing.
+    cast, client = pair_cast(rated(9), name="mine", audit=AuditBounds(min_margin=0.95))
     summary = await prefer(folder, cast, concurrency=3)
     assert client.requests == []
     assert summary.set_aside == {"low_margin": 6}
     assert lessons_of(folder) == lessons
     assert [pair.rejected for pair in pairs_of(folder)] == [pair.rejected for pair in before]
+
+
+async def test_a_recipe_by_another_name_changes_nothing(folder: Path) -> None:
+    await records_run(folder, 3)
+    await prefer(folder, pair_cast(rated(9))[0])
+    cast, client = pair_cast(rated(9), name="mine", description="Just another name.")
+    async with opened(folder, cast, folder / "pairs") as run:
+        assert run.folder.changed == {}
+    assert client.requests == []
 
 
 async def test_another_whisperer_learns_from_the_beginning(folder: Path) -> None:
