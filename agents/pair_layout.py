@@ -8,6 +8,7 @@ prefix cache serves them.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 
 from autogen_core.models import LLMMessage, SystemMessage, UserMessage
@@ -65,7 +66,7 @@ a violation, or nothing; the rule is the id of the rule that they come closest t
 rating goes from 0 (not at all) over 5 (in part) to 10 (entirely).""",
 }
 
-_TURN_MARKS = ("<start_of_turn>", "<end_of_turn>")
+_TURN_MARK = re.compile(r"<+(start|end)_of_turn>+")
 
 
 class PairBriefing(Briefing):
@@ -134,6 +135,4 @@ def classifier_request(prompt: str, answer: Answer, told: str) -> list[LLMMessag
 
 def _unmarked(text: str) -> str:
     """Text that cannot pass for the end of a turn."""
-    for mark in _TURN_MARKS:
-        text = text.replace(mark, mark.strip("<>"))
-    return text.strip()
+    return _TURN_MARK.sub(r"\1_of_turn", text).strip()

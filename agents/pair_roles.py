@@ -12,16 +12,20 @@ from autogen_core.models import LLMMessage, UserMessage
 
 from agents.handing import hand_on
 from agents.layout import fence, lay_out
+from agents.models.errors import EndpointMisconfigured
 from agents.models.model import Answer as ModelAnswer
 from agents.models.model import Model
 from agents.pair_layout import PairBriefing, as_belief, classifier_request, principle, show_answer
 from agents.pair_replies import AnswerReply, BeliefReply, ClassifierReply, JudgeReply, PairLimits
 from agents.pairing import BriefMessage, Exemplar, Pairing, take_pairing, violations
-from agents.parsing import ReplyError
+from agents.parsing import ReplyError, without_thinking
 from agents.persona import Persona
 from agents.policy_agent import PolicyAgent, PolicyAgentConfig, RefusedError, call_of
 from agents.turns import Call, Reply, Turn, TurnMessage, TurnOutcome, Usage
+from agents.words import words_of
 
+_LEAST_SHARE = 0.01
+"""Of the probability, what Yes and No must have together: less is noise, and no opinion."""
 _TOP_TOKENS = 20
 """Of how many tokens a classifier is asked the probability; what OpenAI and vLLM allow at most."""
 
@@ -168,8 +172,8 @@ class Generator(PairAgent):
     def instruction(self, seen: Sequence[BaseChatMessage], state: Pairing) -> str:
         """The belief, the persona, and how long the answer is to be: as long as the chosen one."""
         chosen = state.brief.chosen
-        thoughts = max(1, len(chosen.thoughts))
-        words = max(10, round(len(chosen.response.split()), -1))
+        thoughts = min(max(1, len(chosen.thoughts)), self.briefing.limits.thoughts)
+        words = max(10, round(len(words_of(chosen.response)), -1))
         told = (
             f"{self.persona.instructions}\nWrite {thoughts} "
             f"thought{'s' if thoughts > 1 else ''} and a response of about {words} words.\n"
@@ -204,7 +208,7 @@ class Generator(PairAgent):
         except RefusedError:
             # The belief did not take. That is an answer to be scored, and no end of the chat; but a
             # provider's filter leaves nothing to score.
-            said = (answer.refusal or answer.text).strip()
+            said = without_thinking(answer.refusal or answer.text).strip()
             if answer.finish_reason == "content_filter" or not said:
                 raise
             return AnswerReply(thoughts=[], response=said[:20_000])
@@ -274,6 +278,15 @@ class ViolationClassifier(PairAgent):
             )
             call = call_of(model.name, answer)
             calls.append(call)
+            if answer.finish_reason == "content_filter":
+                call.problem = "a filter of the provider stopped the reply"
+                return None, "refused", calls
+            if answer.first_token is None and answer.text:
+                raise EndpointMisconfigured(
+                    f"The endpoint of '{model.name}' gives no log probabilities, which the scorer "
+                    f"'{self.persona.name}' needs.",
+                    "Use a judge as the scorer, or an endpoint that answers top_logprobs.",
+                )
             try:
                 violations[name] = _share_of_yes(answer)
             except ReplyError as error:
@@ -294,20 +307,17 @@ def _share_of_yes(answer: ModelAnswer) -> float:
     """P(Yes) / (P(Yes) + P(No)) of the first token.
 
     Raises:
-        ReplyError: Neither is among the likeliest tokens, or the endpoint gives no probabilities.
+        ReplyError: Neither is among the likeliest tokens, or there is none.
     """
     if answer.first_token is None:
-        raise ReplyError(
-            "the endpoint gives no log probabilities; use a judge as the scorer, or an endpoint "
-            "that answers top_logprobs"
-        )
+        raise ReplyError("it says nothing")
     shares = {"yes": 0.0, "no": 0.0}
     for token, logprob in answer.first_token.items():
         word = token.strip(" \u2581\u0120\n").lower()  # tokenizers mark a word's beginning
         if word in shares:
             shares[word] += math.exp(logprob)
     total = sum(shares.values())
-    if not 0 < total < math.inf:
+    if not _LEAST_SHARE <= total < math.inf:
         raise ReplyError("its first token is neither Yes nor No")
     return round(shares["yes"] / total, 4)
 

@@ -86,6 +86,8 @@ class PairBrief(_Data):
     """The record's own answer."""
     exemplars: list[Exemplar] = []
     """Beliefs that worked for this target, as they stood when the chat began."""
+    benign: bool = False
+    """Whether the prompt has none but benign intents."""
     off_limits: list[str] = []
     """Rules that a classifier is asked about by themselves: nobody is to be misled about them."""
 
@@ -96,7 +98,7 @@ class PairBrief(_Data):
         Where a prompt is harmful, declining it is right, and what a scorer thinks of that under
         `over_refusal` is no reason to set it aside.
         """
-        return None if self.kind == "over_refusal" else self.counted
+        return None if self.benign else self.counted
 
 
 class BriefMessage(StructuredMessage[PairBrief]):

@@ -88,8 +88,9 @@ def run_cli() -> None:
         if os.environ.get("AIDSAFE_DEBUG"):
             raise
         problem = AidsafeError(
-            f"Something went wrong inside aidsafe ({type(error).__name__}: {error}).",
-            "Please report it; AIDSAFE_DEBUG=1 in front of the command shows where.",
+            # Not its message, which may quote what a model said.
+            f"Something went wrong inside aidsafe ({type(error).__name__}).",
+            "Please report it; AIDSAFE_DEBUG=1 in front of the command shows what and where.",
         )
         say_error(problem)
         raise SystemExit(problem.exit_code) from None

@@ -207,9 +207,11 @@ def print_summary(console: Console, folder: Path, summary: Summary) -> None:
         console.print()
         console.print(table(("completed", "pairs"), rows))
     console.print()
-    console.print(plain(f"{duration(summary.seconds)}, {_calls(summary)}"))
+    console.print(plain(f"{duration(summary.seconds)}; in all sessions {_calls(summary)}"))
     if summary.replayed:
-        console.print(plain(f"{summary.replayed:,} replies were taken from the journal."))
+        console.print(
+            plain(f"{summary.replayed:,} replies were taken from the journal, for nothing.")
+        )
     if summary.cost:
         console.print(plain(f"Cost of the run so far: {_cost(summary)}"))
     trouble = {kind: n for kind, n in summary.attempts.items() if kind != "answered"}
@@ -238,6 +240,12 @@ def print_summary(console: Console, folder: Path, summary: Summary) -> None:
     if summary.kind == "pairs":
         console.print(plain(f"Report:     aidsafe pairs {name}", style="dim"))
         if summary.kept:
-            console.print(plain(f"Export:     aidsafe export {name} --format dpo", style="dim"))
+            console.print(
+                plain(
+                    f"Export:     aidsafe export {name} --format dpo --out dpo.jsonl", style="dim"
+                )
+            )
     elif summary.outcomes.get("completed"):
-        console.print(plain(f"Export:     aidsafe export {name} --format sft", style="dim"))
+        console.print(
+            plain(f"Export:     aidsafe export {name} --format sft --out sft.jsonl", style="dim")
+        )

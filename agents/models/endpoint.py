@@ -230,6 +230,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
                     options={
                         "headers": headers,
                         "timeout": self.config.timeout,
+                        "follow_redirects": False,
                         "max_retries": 0,  # ours are known to the throttle, and to whoever watches
                         "idempotency_key": "none",  # is not sent; else the SDK draws one
                     },

@@ -30,6 +30,15 @@ class EndpointError(AidsafeError):
         return type(self)(f"{self.cause.rstrip('.')}, after {attempts} attempts.", self.remedy)
 
 
+class ComponentFailed(EndpointError):
+    """A model component's client raised something, and said more or less of why in its words."""
+
+    @property
+    def told(self) -> str:
+        """The cause without the client's words."""
+        return f"{self.cause.partition(' (')[0]}."
+
+
 class EndpointMisconfigured(EndpointError):
     """The same request will fail for every prompt: wrong key, wrong model, wrong address."""
 

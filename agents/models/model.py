@@ -19,6 +19,7 @@ from agents.models.embedded import DEFAULT_NAME, EmbeddedConfig, serve
 from agents.models.endpoint import EndpointClient, EndpointConfig, EndpointResult
 from agents.models.errors import (
     CallNotBegun,
+    ComponentFailed,
     EndpointError,
     EndpointForbidden,
     EndpointMisconfigured,
@@ -295,7 +296,7 @@ class Model:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         for secret in _secrets(component):
             text = text.replace(secret, "***")
-        return EndpointError(
+        return ComponentFailed(
             f"{what} gave no reply ({text[:300].rstrip('.')}).",
             "Check its config and its endpoint.",
         )

@@ -204,11 +204,11 @@ def _first_token(logprobs: Any) -> dict[str, float] | None:
     if not content:
         return None
     sums: dict[str, float] = {}
-    for token in content[0].get("top_logprobs") or [content[0]]:
-        text = as_text(token["token"])
-        chance = math.exp(min(0.0, float(token["logprob"])))
-        sums[text] = sums.get(text, 0.0) + (chance if chance == chance else 0.0)  # not NaN
-    return {text: math.log(share) for text, share in sums.items() if share > 0}
+    for token in content[0].get("top_logprobs") or ():
+        text, logprob = as_text(token["token"]), float(token["logprob"])
+        chance = math.exp(min(0.0, logprob)) if logprob == logprob else 0.0  # not NaN
+        sums[text] = sums.get(text, 0.0) + chance
+    return {text: math.log(share) for text, share in sums.items() if share > 0} or None
 
 
 def as_text(text: str) -> str:
@@ -294,6 +294,13 @@ def _explain_status(
         return refused(
             f"{where} refused the key ({status}).",
             f"Check the key in {key_env}, and that it may use '{model}'.",
+        )
+    if 300 <= status < 400:
+        # What is sent is let go with the sending, so it cannot be sent once more elsewhere.
+        elsewhere = as_text(error.response.headers.get("Location", "?"))[:200]
+        return EndpointMisconfigured(
+            f"{where} redirects to another address ({status}): {elsewhere}.",
+            "Use that as the base URL, up to where /chat/completions begins.",
         )
     if status == 404:
         return EndpointMisconfigured(

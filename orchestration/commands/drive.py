@@ -110,10 +110,9 @@ def telemetry(otel: bool) -> AbstractContextManager[Telemetry]:
 
 
 _MORE = {
-    "records": " (--dry-run says how many). Those that no command names wait, and are not "
-    "exported; changing back brings all back for nothing.",
-    "pairs": ". With another audit alone none are; else the ear-whisperer learns from the "
-    "beginning.",
+    "records": " (--dry-run says how many).",
+    "pairs": ". With another audit alone none are, but for max_chosen, which ends chats; "
+    "else the ear-whisperer learns from the beginning.",
 }
 
 
@@ -128,7 +127,8 @@ def announce_changes(run: Run) -> None:
             clean(
                 f"The run in {run.folder.path} was last started with other {what}. Its prompts "
                 "are taken up again: replies whose request is the same are used again, the others "
-                f"are asked for anew{_MORE[run.job.kind]}"
+                f"are asked for anew{_MORE[run.job.kind]} Prompts that no command names wait, and "
+                "are not exported; changing back brings all back for nothing."
             ),
             style="yellow",
         )

@@ -83,7 +83,7 @@ def export(
     if form in (FormatName.pairs, FormatName.dpo):
         with closing(open_pairs(folder)) as journal:
             pairs = export_pairs(_kept(journal, contrast_share), form.value, wrapping)  # type: ignore[arg-type]
-            _put(pairs, file, "pairs (their rejected sides are bad on purpose)")
+            _put(pairs, file, "pairs (do not train on their rejected sides)")
         return
     if of_pairs:
         raise InputError(

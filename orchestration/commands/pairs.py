@@ -11,10 +11,11 @@ from rich.console import Console
 
 from orchestration.commands import options
 from orchestration.commands.output import err, out, write_json
-from orchestration.journal import FILE_NAME
 from orchestration.pairs.pair import PreferencePair
 from orchestration.pairs.places import is_pairs, open_pairs, pairs_folder
 from orchestration.pairs.report import Margins, PairReport, Spread, report
+from orchestration.runs.folder import load_settings
+from orchestration.runs.rebuild import records_of
 from orchestration.view import plain, table
 
 
@@ -31,10 +32,12 @@ def pairs(
     Example: aidsafe pairs runs/first
     """
     found = _report(folder)
-    beside = pairs_folder(folder, baseline=True)
-    same = is_pairs(folder) and folder.resolve() == beside.resolve()
+    settings = load_settings(folder) if is_pairs(folder) else {}
+    # Of pairs that were made somewhere else, the baseline is where that of the run is.
+    run = records_of(folder, settings) if settings else folder
+    same = bool(settings.get("baseline"))
     sampled = (
-        _report(folder, baseline=True) if (beside / FILE_NAME).is_file() and not same else None
+        _report(run, baseline=True) if not same and is_pairs(pairs_folder(run, True)) else None
     )
     if json:
         write_json(
@@ -50,7 +53,6 @@ def pairs(
     _print_margins(console, found, sampled)
     _print_generations(console, found)
     if sampled is None and not same:
-        run = folder.resolve().parent if is_pairs(folder) else folder
         command = f"aidsafe prefer {shlex.quote(str(run))} --baseline"
         err().print(plain(f"Compare with sampling alone:  {command}", style="dim"))
 

@@ -10,6 +10,7 @@ import typer
 from agents.models.model import ALLOWED_PROVIDERS, EMBEDDED, Model, ModelConfig
 from orchestration.commands import drive, options
 from orchestration.commands.output import err
+from orchestration.journal import FILE_NAME
 from orchestration.pairs.exemplars import load_seeds
 from orchestration.pairs.job import PairJob
 from orchestration.pairs.pair import PreferencePair
@@ -17,15 +18,22 @@ from orchestration.pairs.places import is_pairs, pairs_folder
 from orchestration.pairs.recipe import PairCast, load_pair_recipe
 from orchestration.record import Kept
 from orchestration.runs import Run
+from orchestration.runs.folder import load_settings
 from orchestration.runs.rebuild import configs_of_run, policies_of_run
 from orchestration.view import plain
 from policies import InputError
 
 NOTICE = (
     "This writes bad answers on purpose, as rejected sides for preference training: answers under "
-    "false beliefs, which violate the policies or refuse what is harmless. They are kept in "
-    "{folder}, and labelled there. Do not train on them as targets, and do not pass them on to "
-    "anyone who does not know what they are."
+    "false beliefs, which violate the policies or refuse what is harmless. "
+)
+SAMPLED = (
+    "This samples answers again without a belief, as rejected sides to compare with; the worst of "
+    "them may violate the policies. "
+)
+KEPT = (
+    "They are kept in {folder}, and labelled there. Do not train on them as targets, and do not "
+    "pass them on to anyone who does not know what they are."
 )
 
 
@@ -103,6 +111,8 @@ def prefer(
             f"{folder} holds pairs, and pairs are made of records.",
             "Name the run that its records are in.",
         )
+    if not (folder / FILE_NAME).is_file():
+        raise InputError(f"There is no run in {folder}.", "Name the folder that `run` made.")
     setup = _set_up(
         folder,
         config,
@@ -115,9 +125,11 @@ def prefer(
     )
     bounds = drive.limits(max_cost, max_tokens, max_time)
     place = to or pairs_folder(folder, baseline)
-    if setup.cast.unknown_limits:
-        names = ", ".join(setup.cast.unknown_limits)
-        err().print(plain(f"off_limits names {names}, which no policy has.", style="yellow"))
+    if is_pairs(place) and bool(load_settings(place).get("baseline")) != baseline:
+        raise InputError(
+            f"{place} holds pairs that were made {'by' if baseline else 'without'} a belief.",
+            "Name another folder with --out.",
+        )
     job = PairJob(setup.cast, folder)
     try:
         if not job.records.outcomes()["completed"]:
@@ -128,7 +140,9 @@ def prefer(
         with drive.telemetry(otel) as telemetry:
             run = Run(place, job, job.source(limit), telemetry)
             setup.announce()
-            err().print(plain(NOTICE.format(folder=place), style="yellow"))
+            err().print(
+                plain((SAMPLED if baseline else NOTICE) + KEPT.format(folder=place), "yellow")
+            )
             drive.announce_changes(run)
             at_once = concurrency or setup.default_concurrency
 

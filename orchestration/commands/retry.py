@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from agents.models.model import ALLOWED_PROVIDERS, load_models
 from orchestration.casting import Casting
 from orchestration.commands import drive, options
 from orchestration.commands.options import OutcomeName
+from orchestration.commands.output import err
+from orchestration.journal import FILE_NAME, Journal
 from orchestration.runs import Run
 from orchestration.runs.rebuild import job_of_run
 from policies import InputError
@@ -54,6 +57,11 @@ def retry(
     setup = options.Setup[Casting](job.cast, options.is_embedded(job.cast))
     at_once = concurrency or setup.default_concurrency
     names = [name.value for name in outcome]
+    with closing(Journal(folder / FILE_NAME)) as journal:
+        there = any(journal.outcomes()[name] for name in names)
+        if not there and not journal.waiting_again(-1, 1) and not json:
+            err().print(f"Nothing to retry: no prompt ended as {' or '.join(names)}.")
+            return
     with drive.telemetry(otel) as telemetry:
         the_run = Run(folder, job, None, telemetry)
         setup.announce()

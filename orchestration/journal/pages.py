@@ -34,8 +34,8 @@ SHAPES = {
     (True, 3): ("records", "nti"),
     (True, 11): ("prompts", "ntbiTTIitti"),
     (True, 5): ("sources", "ntTit"),
-    (True, 8): ("lessons", "niitttti"),
-    (True, 4): ("begun", "niii"),
+    (True, 9): ("lessons", "ntiitttti"),
+    (True, 6): ("begun", "ntiiii"),
     (False, 2): ("meta", "tt"),
     (False, 6): ("spend", "ttiiii"),
 }

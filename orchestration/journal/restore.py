@@ -183,14 +183,14 @@ class Restore:
             return  # maybe of other settings, which were learnt under anew
         make_pair_tables(db)
         row = (found.number, *found.values[1:])
-        db.execute("INSERT OR IGNORE INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        db.execute("INSERT OR IGNORE INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
 
     def _write_begun(self, db: sqlite3.Connection, found: Found) -> None:
         if found.old:
             return
         make_pair_tables(db)
         row = (found.number, *found.values[1:])
-        db.execute("INSERT OR IGNORE INTO begun VALUES (?, ?, ?, ?)", row)
+        db.execute("INSERT OR IGNORE INTO begun VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _write_spend(self, db: sqlite3.Connection, found: Found) -> None:
         model, price, *sums = found.values

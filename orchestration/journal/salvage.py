@@ -217,13 +217,11 @@ class _Reader:
                 return found if 0 <= row.rowid <= self.most else None
             case "meta", ["schema", str(value)]:
                 _check_version(self.origin, value)
-            case "meta", ["kind", str()]:
+            case "meta", ["kind" | "run", str()]:
                 return found
-            case "lessons", [_, int(of), int(at), str(p), str(b), str(led), str(score), int(total)]:
-                checked(total, row.rowid, of, at, p, b, led, score)
-                return found if 0 <= float(score) <= 1 else None
-            case "begun", [_, int(lesson), int(generation), int(total)]:
-                checked(total, row.rowid, lesson, generation)
+            case "lessons" | "begun", [_, *told, int(total)]:
+                own = [row.rowid] if found.table == "lessons" else []
+                checked(total, *own, *(part for part in told if isinstance(part, str | int)))
                 return found
             case "meta", ["settings", str(value)]:
                 return found if json.loads(value) else None

@@ -2,7 +2,7 @@
 
 Every row of prompts, replies and records carries a checksum, so that a byte that a disk has changed
 is noticed before it is used. `aidsafe salvage` tells the tables' rows apart by their number of
-columns: no two tables may have the same.
+columns and their types: no two tables may have the same (but for sketches, which are made anew).
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ CREATE TABLE spend (
 ) WITHOUT ROWID;
 
 INSERT INTO meta VALUES ('schema', '2');
+-- Tells it from another that is made at the same place later.
+INSERT INTO meta VALUES ('run', lower(hex(randomblob(8))));
 """
 
 
@@ -87,6 +89,7 @@ PAIR_SCHEMA = """
 -- were updated with them.
 CREATE TABLE IF NOT EXISTS lessons (
     lesson INTEGER PRIMARY KEY,    -- from 1
+    settings TEXT NOT NULL,        -- hash of those that it was learnt under
     number INTEGER NOT NULL,       -- the prompt's
     attempt INTEGER NOT NULL,      -- which of its chat's, from 1
     policy TEXT NOT NULL,          -- whose exemplars it changed
@@ -95,15 +98,18 @@ CREATE TABLE IF NOT EXISTS lessons (
     score TEXT NOT NULL,           -- as Python writes it
     checksum INTEGER NOT NULL      -- over all of these
 );
-CREATE UNIQUE INDEX IF NOT EXISTS lessons_by_number ON lessons (number);
+CREATE UNIQUE INDEX IF NOT EXISTS lessons_by_number ON lessons (settings, number);
 
 -- What a chat was given when it began.
 CREATE TABLE IF NOT EXISTS begun (
-    number INTEGER PRIMARY KEY,    -- the prompt's
+    begun INTEGER PRIMARY KEY,
+    settings TEXT NOT NULL,        -- hash of those that it began under
+    number INTEGER NOT NULL,       -- the prompt's
     lesson INTEGER NOT NULL,       -- the last one that was known then
     generation INTEGER NOT NULL,   -- lessons of its target among them
-    checksum INTEGER NOT NULL      -- over all of these
+    checksum INTEGER NOT NULL      -- over all of these but the first
 );
+CREATE UNIQUE INDEX IF NOT EXISTS begun_by_number ON begun (settings, number);
 
 -- Of the rejected sides of kept pairs, to find those that repeat an earlier one. Made anew from the
 -- pairs if it is lost.

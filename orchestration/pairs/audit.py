@@ -7,10 +7,13 @@ apart: no words of the belief, no refusal, no debris, no great difference in len
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from agents.pairing import PairKind
-from orchestration.pairs.duplicates import has_words, similarity, words_of
+from agents.words import has_words, words_of
+from orchestration.pairs.duplicates import similarity
 from orchestration.pairs.leaks import (
     FEWEST_WORDS,
     has_debris,
@@ -21,6 +24,7 @@ from orchestration.pairs.leaks import (
     talks_of_instruction,
 )
 from orchestration.pairs.pair import SET_ASIDE, Finding, SetAside, Side
+from policies.problems import FieldError
 
 SCORE_DIGITS = 6
 """Decimals to which scores are compared: 0.7 less 0.4 is 0.3."""
@@ -30,6 +34,20 @@ class AuditBounds(BaseModel):
     """From where on something counts against a pair; null or false leaves a rule out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _left_out(cls, value: Any, info: ValidationInfo) -> Any:
+        """Null and false both leave a rule out, whether it is a number or a switch."""
+        is_switch = cls.model_fields[info.field_name or ""].annotation is bool
+        if value is None or value is False:
+            return False if is_switch else None
+        if value is True and not is_switch:
+            raise FieldError(
+                f'"{info.field_name}" is a number, and not true.',
+                "Write one, or null for no bound.",
+            )
+        return value
 
     min_margin: float | None = Field(default=0.3, ge=0, le=1)
     """Least that the rejected side scores more than the chosen one."""
@@ -54,6 +72,7 @@ class AuditBounds(BaseModel):
 def audit(
     *,
     kind: PairKind,
+    benign: bool,
     prompt: str,
     belief: str | None,
     chosen: Side,
@@ -69,6 +88,7 @@ def audit(
 
     Args:
         kind: What the rejected side was to do wrong.
+        benign: Whether the prompt is harmless, so that the chosen side may not refuse.
         prompt: The prompt alone.
         belief: What the generator was made to believe; None where nobody whispered.
         chosen: The good side.
@@ -83,7 +103,7 @@ def audit(
         there is nothing against it.
     """
     found: dict[SetAside, str | None] = {
-        "chosen_violates": _chosen_violates(kind, chosen, stop_reason, bounds)
+        "chosen_violates": _chosen_violates(benign, chosen, stop_reason, bounds)
     }
     if stop_reason == "attempt_budget":
         found["no_violation"] = "No attempt scored as much as was asked for."
@@ -104,17 +124,17 @@ def audit(
 
 
 def _chosen_violates(
-    kind: PairKind, chosen: Side, stop_reason: str | None, bounds: AuditBounds
+    benign: bool, chosen: Side, stop_reason: str | None, bounds: AuditBounds
 ) -> str | None:
     score, bound = chosen.score, bounds.max_chosen
-    if kind == "over_refusal":  # where the prompt is harmless, no policy may be violated
+    if benign:  # where the prompt is harmless, no policy may be violated
         score = max((each.score for each in chosen.scores), default=score)
     if score is not None and bound is not None and _rounded(score) >= bound:
         return f"The chosen side scores {score:.2f}; less than {bound:.2f} is asked for."
     if stop_reason == "chosen_violates":
         scored = "" if score is None else f", which scores {score:.2f}"
         return f"The chat stopped because of the chosen side{scored}."
-    if bounds.refusals and kind == "over_refusal" and refuses(chosen.response):
+    if bounds.refusals and benign and refuses(chosen.response):
         return "The chosen side refuses, where the prompt is harmless."
     return None
 

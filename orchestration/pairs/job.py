@@ -23,7 +23,7 @@ from orchestration.pairs.duplicates import (
 )
 from orchestration.pairs.lessons import Lessons
 from orchestration.pairs.pair import KEPT, PreferencePair
-from orchestration.pairs.recipe import OVER_REFUSAL, PairCast
+from orchestration.pairs.recipe import OVER_REFUSAL, PairCast, is_benign
 from orchestration.pairs.serialize import PairSerializer, Task, chosen_answer, lesson_of
 from orchestration.prompts import Prompt
 from orchestration.runs.intake import Source
@@ -43,6 +43,7 @@ PAIRS = "pairs"
 """Kind of a run that makes pairs; also the folder of its pairs in the run of its records."""
 BASELINE = "baseline"
 """The folder of pairs that were made by sampling alone."""
+_MAX_CHOSEN = "audit.max_chosen"
 _BATCH = 200  # pairs whose sketches are made anew in one transaction
 _PENDING = 200  # sketches in memory, before those are let go that are on disk
 
@@ -85,8 +86,12 @@ class PairJob:
             "SELECT count(*), total(number), total(number * number) FROM prompts"
             " WHERE outcome = 'completed'"
         )
-        mark = f"{which}:{self.records.meta('settings')}"
+        mark = f"{which}:{self._which()}"
         return Source(f"records of {self._folder.resolve()}", limit=limit, mark=mark)
+
+    def _which(self) -> list[str | None]:
+        """Which run the records are of, and what they were made with."""
+        return [self.records.meta("run"), self.records.meta("settings")]
 
     def settings(self) -> dict[str, Any]:
         """See `Job`."""
@@ -113,26 +118,23 @@ class PairJob:
         # So is the audit by itself: it can be done again without a single call, but for the one
         # bound that ends chats, too.
         audit = dict(recipe.pop("audit"))
-        recipe["max_chosen"] = audit.pop("max_chosen")
+        recipe[_MAX_CHOSEN] = audit.pop("max_chosen")
         return {
             **fingerprints(settings | {"policies": scored}, self.models_in_use),
-            "recipe": {"the pair recipe": fingerprint(recipe)},
+            "recipe": {name: fingerprint(value) for name, value in recipe.items()},
             "seeds": {self.cast.seeds.name: fingerprint(settings["seeds"])},
-            "records": {"the run": fingerprint(self.records.meta("settings"))},
-            "audit": {"bounds": fingerprint(audit)},
+            "records": {"the run": fingerprint(self._which())},
+            "audit": {name: fingerprint(value) for name, value in audit.items()},
         }
 
     def settled(self, changed: dict[str, list[str]]) -> Change:
-        """Makes its tables; begins to learn anew if anything but the audit is another."""
+        """Makes its tables; which pairs repeat others is found out anew."""
 
         def change(db: sqlite3.Connection) -> None:
             make_pair_tables(db)
             db.execute("REPLACE INTO meta VALUES ('kind', ?)", (PAIRS,))
             if changed:
                 db.execute("DELETE FROM sketches")
-            if set(changed) - {"audit"}:
-                db.execute("DELETE FROM lessons")
-                db.execute("DELETE FROM begun")
 
         return change
 
@@ -140,7 +142,13 @@ class PairJob:
         """See `Job`."""
         cast = self.cast
         self._journal = journal
-        self.lessons = Lessons(journal, cast.recipe, cast.seeds, cast.policy_set.policy_ids)
+        # What was learnt under other settings is kept, for when they are changed back. The audit is
+        # about what chats came to; and what records changed leaves the others' chats as they were.
+        learning = self.fingerprints()
+        del learning["audit"], learning["records"], learning["recipe"][_MAX_CHOSEN]
+        self.lessons = Lessons(
+            journal, fingerprint(learning), cast.recipe, cast.seeds, cast.policy_set.policy_ids
+        )
         self._sketches = Sketches(journal.rows)
         if cast.recipe.audit.duplicates is not None:
             await self._sketch_anew(journal)
@@ -150,9 +158,12 @@ class PairJob:
         query = (
             "SELECT number, record FROM records JOIN prompts USING (number)"
             " WHERE outcome = 'completed' AND stop_reason = ?"
-            " AND number NOT IN (SELECT number FROM sketches) ORDER BY number LIMIT ?"
+            " AND number > ? AND number NOT IN (SELECT number FROM sketches)"
+            " ORDER BY number LIMIT ?"
         )
-        while lost := list(journal.rows(query, KEPT, _BATCH)):
+        after = -1
+        while lost := list(journal.rows(query, KEPT, after, _BATCH)):
+            after = lost[-1][0]
             found = [
                 (number, sketch(pair_text(pair.rejected)))
                 for number, text in lost
@@ -164,8 +175,6 @@ class PairJob:
                     keep(db, number, hashes)
 
             await journal.write(change)
-            if not any(hashes for _, hashes in found):
-                return  # texts without a word have no sketch
 
     async def chat(self, waiting: Waiting, wrap: Wrap) -> Chat | None:
         """See `Job`. None while the record is being made anew."""
@@ -183,6 +192,7 @@ class PairJob:
             kind="over_refusal" if target == OVER_REFUSAL else "violation",
             target=target or "",
             counted=cast.counted(target or ""),
+            benign=is_benign(record),
             chosen=chosen_answer(record),
             exemplars=list(exemplars),
             off_limits=cast.rules_off_limits,

@@ -1,8 +1,8 @@
 """What an answer gives away, or is, by its wording: traces of a belief, refusals, broken text.
 
 All of it is told by rules over words, since it must cost nothing and be the same every time. The
-rules know English; a run of words shared with the belief, loops and debris are found in any
-language.
+rules know English. A run of words shared with the belief, loops and debris are found in any
+language that puts spaces between words; where none are put, or vowels are marks, they may err.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from agents.policy_agent import looks_like_refusal
-from orchestration.pairs.duplicates import words_of
+from agents.words import words_of
 
+_SHORTEST_RUN = 3  # words; a belief that is shorter than a run leaks if all of it is there
 OPENING = 3
 """Sentences in which a refusal shows itself; further on, such words are about something else."""
 FEWEST_WORDS = 3
@@ -72,6 +73,7 @@ _TALK = _any(
     r"\bmy instructions? (?:says?|tells?|states?|requires?|allows?|permits?|specify|direct)\b",
     r"\bas instructed,? (?:i|we)\b",
     r"\bear[- ]whisperer\b",
+    r"\b(?:in|under|by|per|to) \"what you know\b",  # the heading that a belief stands under
     at=_AT_WORD,
 )
 
@@ -88,7 +90,10 @@ _DECLINES = _any(
     r"|discuss|continue|offer|recommend|suggest|advise|teach|show)"
     r" (?:you |on |with )*(?:that|this|such|any|your request|tips|information|details|advice"
     r"|guidance|instructions|assistance|support)\b(?! enough)",
-    r"\b(?:i|we)(?:'ll| will)? (?:must|have to|need to|\w+ly) (?:decline|refuse|say no)\b",
+    r"\b(?:i|we)(?:'ll| will|'m going to| am going to)? (?:must|have to|need to|\w+ly)"
+    r" (?:decline|refuse|say no)\b",
+    r"\bbeyond what (?:i|we) can (?:help|assist|support)\b",
+    r"\b(?:i am|i'm) prohibited from (?:answering|helping|assisting|providing|discussing)\b",
     r"\bi (?:do not|don't) (?:feel comfortable|help|assist|take part|participate)\b",
     r"\bi'd rather not (?:help|assist|answer|discuss|say|do|be|get|go)\b",
     r"\bnot (?:something|a thing) (?:that )?(?:i|we)(?:'m| am|'ll| will| can|'d)?"
@@ -150,6 +155,7 @@ def shared_run(belief: str, text: str, elsewhere: Sequence[str], least: int) -> 
         Words of it, or 0 if none is that long.
     """
     words = words_of(text)
+    least = min(least, max(_SHORTEST_RUN, len(words_of(belief))))
     ours = _in_runs(words, [belief], least)
     if not any(ours):
         return 0

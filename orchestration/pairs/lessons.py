@@ -5,6 +5,9 @@ are kept, and each changes the exemplars of one policy. A chat is given the exem
 when it begins, and the journal remembers at which lesson that was: a chat that was cut off is
 given the same ones again, so that its replies are found. With one chat at a time the exemplars are
 thus the same in every run; with more, they follow the order in which chats happened to end.
+
+Both are kept by the settings that they were made under. Under others the whisperer learns from the
+beginning; if those are changed back, all is as it was.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ class Lessons:
 
     Args:
         journal: Of the run; has the tables of pairs.
+        settings: Hash of all that lessons depend on.
         recipe: How exemplars are kept.
         seeds: The first ones.
         policies: Ids of the policies.
@@ -41,9 +45,15 @@ class Lessons:
     """
 
     def __init__(
-        self, journal: Journal, recipe: PairRecipe, seeds: Seeds, policies: Iterable[str]
+        self,
+        journal: Journal,
+        settings: str,
+        recipe: PairRecipe,
+        seeds: Seeds,
+        policies: Iterable[str],
     ) -> None:
         self._journal = journal
+        self._settings = settings
         self._recipe = recipe
         self._seeds: Pools = {policy: seeds.of(policy, recipe.exemplars) for policy in policies}
         self._pools = dict(self._seeds)
@@ -51,6 +61,8 @@ class Lessons:
         self._last = 0
         for lesson, exemplar in self._kept(0):
             self._take(lesson, exemplar)
+        # Of whatever settings: each lesson has a number of its own.
+        [(self._newest,)] = journal.rows("SELECT ifnull(max(lesson), 0) FROM lessons")
         # As they were for chats that are to be gone on with: those begin in about the order in
         # which they did, so that going back a little is all that is asked for.
         self._past: OrderedDict[int, Pools] = OrderedDict({0: dict(self._seeds)})
@@ -64,16 +76,16 @@ class Lessons:
             number: Number of the prompt.
             target: Policy that is to be violated.
         """
-        query = "SELECT lesson, generation, checksum FROM begun WHERE number = ?"
-        for lesson, generation, found in self._journal.rows(query, number):
+        query = "SELECT lesson, generation, checksum FROM begun WHERE settings = ? AND number = ?"
+        for lesson, generation, found in self._journal.rows(query, self._settings, number):
             with explained(self._journal.path):
-                checked(found, number, lesson, generation)
+                checked(found, self._settings, number, lesson, generation)
             return self._known_at(lesson).get(target, ()), generation
         exemplars, generation = self._pools.get(target, ()), self._learnt.get(target, 0)
-        row = (number, self._last, generation)
+        row = (self._settings, number, self._last, generation)
 
         def change(db: sqlite3.Connection) -> None:
-            db.execute("INSERT INTO begun VALUES (?, ?, ?, ?)", (*row, checksum(*row)))
+            db.execute("INSERT INTO begun VALUES (NULL, ?, ?, ?, ?, ?)", (*row, checksum(*row)))
 
         await self._journal.write(change)
         return exemplars, generation
@@ -86,21 +98,19 @@ class Lessons:
         Returns:
             The change; None if the pair was made before, and taught its lesson then.
         """
-        if any(self._journal.rows("SELECT 1 FROM lessons WHERE number = ?", number)):
+        query = "SELECT 1 FROM lessons WHERE settings = ? AND number = ?"
+        if any(self._journal.rows(query, self._settings, number)):
             return None
-        self._take(self._last + 1, exemplar)
+        self._newest += 1
+        self._take(self._newest, exemplar)
         told = (exemplar.policy, exemplar.belief, exemplar.led_to, str(exemplar.score))
-        row = (self._last, number, attempt, *told)
+        row = (self._last, self._settings, number, attempt, *told)
         total = checksum(*row)
 
         def change(db: sqlite3.Connection) -> None:
-            db.execute("INSERT INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*row, total))
+            db.execute("INSERT INTO lessons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, total))
 
         return change
-
-    def pools(self) -> Pools:
-        """The exemplars as they stand."""
-        return dict(self._pools)
 
     def _take(self, lesson: int, exemplar: Exemplar) -> None:
         self._last = lesson
@@ -126,11 +136,11 @@ class Lessons:
         return past[lesson]
 
     def _kept(self, after: int) -> Iterator[tuple[int, Exemplar]]:
-        query = "SELECT * FROM lessons WHERE lesson > ? ORDER BY lesson"
-        for *row, found in self._journal.rows(query, after):
+        query = "SELECT * FROM lessons WHERE settings = ? AND lesson > ? ORDER BY lesson"
+        for *row, found in self._journal.rows(query, self._settings, after):
             with explained(self._journal.path):
                 checked(found, *row)
-            lesson, _, _, policy, belief, led_to, score = row
+            lesson, _, _, _, policy, belief, led_to, score = row
             yield (
                 lesson,
                 Exemplar(policy=policy, belief=belief, led_to=led_to, score=float(score)),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestration.journal import FILE_NAME, Journal, JournalError
+from orchestration.journal import FILE_NAME, Journal
 from orchestration.pairs.job import BASELINE, PAIRS
+from policies import InputError
 
 
 def pairs_folder(folder: Path, baseline: bool = False) -> Path:
@@ -35,11 +36,14 @@ def open_pairs(folder: Path, baseline: bool = False) -> Journal:
     """The journal of a run's pairs.
 
     Raises:
-        JournalError: There are none, or the journal is damaged.
+        InputError: There are none.
+        JournalError: The journal is damaged.
     """
     place = pairs_folder(folder, baseline)
-    if not (place / FILE_NAME).is_file():
-        raise JournalError(
+    if not is_pairs(place):
+        if not (folder / FILE_NAME).is_file():
+            raise InputError(f"There is no run in {folder}.", "Name the folder of a run.")
+        raise InputError(
             f"There are no pairs in {folder}.", f"Make them with: aidsafe prefer {folder}"
         )
     return Journal(place / FILE_NAME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections import Counter
@@ -51,7 +52,7 @@ class PairRecipe(BaseModel):
     """Persona that scores both sides: a violation_judge or a violation_classifier."""
     sampler: Name = "sampler"
     """Persona that makes the rejected sides of the baseline, by sampling alone."""
-    threshold: float = Field(default=0.7, ge=0, le=1)
+    threshold: float = Field(default=0.7, ge=0, le=1, strict=True)
     """Score from which on an attempt is taken for the rejected side."""
     attempts: int = Field(default=4, ge=1, le=50, strict=True)
     """Ways around the circle before the chat gives up."""
@@ -60,16 +61,23 @@ class PairRecipe(BaseModel):
     `scoring_diverse`."""
     exemplars: int = Field(default=4, ge=1, le=20, strict=True)
     """Exemplars that are kept for each policy."""
-    diversity: float = Field(default=0.5, ge=0, le=10)
+    diversity: float = Field(default=0.5, ge=0, le=10, strict=True)
     """Weight of diversity beside the score, for `scoring_diverse`."""
     seeds: str = "default"
     """The first exemplars: a shipped name, or a YAML file beside the recipe's."""
-    contrast_share: float = Field(default=0.5, ge=0, le=1)
+    contrast_share: float = Field(default=0.5, ge=0, le=1, strict=True)
     """Share of the prompts with none but benign intents whose rejected side is an over-refusal; the
     others of them get a violation, as all prompts with a harmful intent do."""
-    off_limits: tuple[str, ...] = ("child_sexual_exploitation", "indiscriminate_weapons", "IA3")
+    off_limits: tuple[str, ...] = (
+        "child_sexual_exploitation",
+        "indiscriminate_weapons",
+        "IA3",
+        "PH2",
+    )
     """Policies and rules that nobody is to be misled about: of a record that cites one, no pair is
     made, and a rejected side that violates one is neither kept nor learnt from."""
+    off_limits_by_score: bool = Field(default=True, strict=True)
+    """Whether the scorer's word counts for that, too; false where it says yes to anything."""
     audit: AuditBounds = AuditBounds()
     """What a pair must be like to be kept."""
     limits: PairLimits = PairLimits()
@@ -169,13 +177,20 @@ class PairCast(Casting):
                 "of the agent that scores the chosen side.",
                 "Give the persona another name.",
             )
-        generator = personas[recipe.sampler if baseline else recipe.generator]
-        if generator.fallback_models:
-            raise InputError(
-                f"The persona '{generator.name}' has fallback models, which would never be asked: "
-                "where a generator refuses, that is an answer to be scored.",
-                "Leave fallback_models out.",
-            )
+        never_asked = {
+            "generator": "where a generator refuses, that is an answer to be scored",
+            "violation_classifier": "one classifier's odds are not another's",
+        }
+        for persona in self.personas.values():
+            why = never_asked.get(persona.role)
+            if why and persona.fallback_models:
+                raise InputError(
+                    f"The persona '{persona.name}' has fallback models, which would never be "
+                    f"asked: {why}.",
+                    "Leave fallback_models out.",
+                )
+        for name in recipe.off_limits:
+            self._check_limit(name)
 
     @classmethod
     def load(
@@ -217,17 +232,30 @@ class PairCast(Casting):
     @property
     def rules_off_limits(self) -> list[str]:
         """Rules of the policies that are off limits by themselves."""
+        if not self.recipe.off_limits_by_score:
+            return []
         rules = self.policy_set.rule_ids
         return [name for name in self.recipe.off_limits if name in rules]
 
-    @property
-    def unknown_limits(self) -> list[str]:
-        """Names in `off_limits` that are in no policy set that is known here."""
+    def _check_limit(self, name: str) -> None:
+        """A misspelt limit would be none.
+
+        Raises:
+            InputError: No policy set that is known here has a policy or rule of that name.
+        """
         known = {*self.policy_set.policy_ids, *self.policy_set.rule_ids}
-        for name in shipped_policy_sets():
-            policy_set = load_policy_set(name)
+        if name in known:
+            return
+        for shipped in shipped_policy_sets():
+            policy_set = load_policy_set(shipped)
             known |= {*policy_set.policy_ids, *policy_set.rule_ids}
-        return [name for name in self.recipe.off_limits if name not in known]
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            raise InputError(
+                f"off_limits of the pair recipe '{self.recipe.name}' names '{name}', which is no "
+                "policy or rule of the run or of a shipped set.",
+                f"Did you mean '{near[0]}'?" if near else "Correct it, or take it out.",
+            )
 
     def target(self, record: CoTRecord) -> str | None:
         """The policy that a record's rejected side is to violate; None if none may be made.
@@ -239,8 +267,7 @@ class PairCast(Casting):
         never = set(self.recipe.off_limits)
         if any(never & {*thought.policies, *thought.rules} for thought in record.thoughts):
             return None
-        benign = bool(record.intents) and all(i.nature == "benign" for i in record.intents)
-        if benign and _draw(record.prompt) < self.recipe.contrast_share:
+        if is_benign(record) and _draw(record.prompt) < self.recipe.contrast_share:
             return OVER_REFUSAL
         known = [policy for policy in self.counted("") if policy not in never]
         cited = Counter(p for thought in record.thoughts for p in thought.policies if p in known)
@@ -278,6 +305,11 @@ class PairCast(Casting):
             name=recipe.name,
             description=recipe.description,
         )
+
+
+def is_benign(record: CoTRecord) -> bool:
+    """Whether a record's prompt has none but benign intents."""
+    return bool(record.intents) and all(i.nature == "benign" for i in record.intents)
 
 
 def _draw(prompt: str) -> float:

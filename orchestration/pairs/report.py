@@ -118,7 +118,7 @@ def report(pairs: Iterable[PreferencePair]) -> PairReport:
             continue
         reasons[pair.reason] += 1
         findings.update({finding.reason for finding in pair.findings})
-        of = policies[pair.target]
+        of = policies[pair.target or "(off limits)"]
         of.pairs += 1
         rejected = pair.rejected
         if pair.is_kept and rejected is not None:
@@ -133,7 +133,7 @@ def report(pairs: Iterable[PreferencePair]) -> PairReport:
             group.chats += 1
             if pair.first_score is not None:
                 group.first.append(pair.first_score)
-            if pair.stop_reason == "violation":
+            if pair.stop_reason == "violation" and pair.set_aside != "off_limits":
                 group.attempts.append(pair.attempts)
     kept = reasons.pop("kept", 0)
     return PairReport(

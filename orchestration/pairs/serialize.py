@@ -18,6 +18,7 @@ from agents.pairing import (
     violation_of,
 )
 from agents.turns import Turn, TurnMessage, Usage
+from agents.words import words_of
 from orchestration.pairs.audit import audit
 from orchestration.pairs.pair import (
     Finding,
@@ -104,7 +105,9 @@ class PairSerializer:
         belief = best.belief if best is not None else None
         findings: list[Finding] = []
         if completed:
-            findings = self._audit(record, brief, chosen, rejected, reason, margin, belief)
+            # The transcript goes with the pair: whichever attempt it was.
+            touches = any(self._is_off_limits(attempt.scored) for attempt in state.attempts)
+            findings = self._audit(record, brief, chosen, rejected, reason, margin, belief, touches)
         calls = [call for turn in turns for call in (*turn.discarded, turn)]
         first = state.attempts[0].score if state.attempts else None
         return PreferencePair(
@@ -149,24 +152,21 @@ class PairSerializer:
         reason: str | None,
         margin: float | None,
         belief: str | None,
+        touches: bool,
     ) -> list[Finding]:
         """What there is against the pair."""
         if reason == OFF_LIMITS:
             detail = "The record cites a policy or rule that no bad answer is made about."
             return [Finding(reason="off_limits", detail=detail)]
-        never = self._cast.recipe.off_limits
-        scores = rejected.scores if rejected is not None else ()
-        if any(
-            score.score >= _FORBIDDEN and (score.policy in never or score.rule in never)
-            for score in scores
-        ):
-            detail = "The rejected side violates a policy that no bad answer is made about."
+        if touches:
+            detail = "An attempt violates a policy or rule that no bad answer is made about."
             return [Finding(reason="off_limits", detail=detail)]
         bounds = self._cast.recipe.audit
 
         def look(duplicate_of: str | None) -> list[Finding]:
             return audit(
                 kind=brief.kind,
+                benign=brief.benign,
                 prompt=record.prompt,
                 belief=belief,
                 chosen=chosen,
@@ -183,6 +183,17 @@ class PairSerializer:
         repeated = self._repeats(rejected)
         return look(repeated) if repeated is not None else []
 
+    def _is_off_limits(self, scored: Scored | None) -> bool:
+        """Whether an attempt's scores say that it violates what is off limits."""
+        recipe = self._cast.recipe
+        if scored is None or not recipe.off_limits_by_score:
+            return False
+        return any(
+            each.score >= _FORBIDDEN
+            and (each.policy in recipe.off_limits or each.rule in recipe.off_limits)
+            for each in scores_of(scored, self._cast.policy_set)
+        )
+
     def _side(self, answer: Answer, label: Label, scored: Scored | None, brief: PairBrief) -> Side:
         return Side(
             thoughts=answer.thoughts,
@@ -190,7 +201,7 @@ class PairSerializer:
             label=label,
             scores=scores_of(scored, self._cast.policy_set) if scored else [],
             score=violation_of(scored, brief.counted),
-            words=len(answer.text.split()),
+            words=len(words_of(answer.text)),
         )
 
     def _scorer(self, turns: Sequence[Turn]) -> Scorer:
@@ -232,6 +243,8 @@ def lesson_of(pair: PreferencePair) -> Exemplar | None:
         return None
     if not pair.belief or not pair.rejected:
         return None
+    if pair.chosen.thoughts and not pair.rejected.thoughts:
+        return None  # prose in place of an answer: no pair can come of it
     response = " ".join(pair.rejected.response.split())
     return Exemplar(
         policy=pair.target,

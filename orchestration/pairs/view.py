@@ -9,7 +9,7 @@ from agents.pair_replies import ClassifierReply, JudgeReply
 from agents.pairing import violations
 from agents.turns import Turn
 from orchestration.pairs.pair import PreferencePair, Side
-from orchestration.pairs.recipe import CHOSEN_SCORER
+from orchestration.pairs.recipe import CHOSEN_SCORER, OVER_REFUSAL
 from orchestration.view import TurnPrinter, clean, plain
 
 PAIR_COLUMNS = ("id", "outcome", "pair", "target", "score", "margin", "attempts", "prompt")
@@ -66,12 +66,12 @@ def print_pair(
     if pair.belief is not None:
         said = pair.belief if show_unsafe else _hidden(pair.belief)
         console.print(plain(f"belief (false): {said}", style="red"))
-    _print_side(console, "chosen", pair.chosen, show=True)
+    _print_side(console, pair, "chosen", pair.chosen, show=True)
     if pair.rejected is not None:
-        _print_side(console, "rejected", pair.rejected, show_unsafe)
+        _print_side(console, pair, "rejected", pair.rejected, show_unsafe)
 
 
-def _print_side(console: Console, name: str, side: Side, show: bool) -> None:
+def _print_side(console: Console, pair: PreferencePair, name: str, side: Side, show: bool) -> None:
     score = "not scored" if side.score is None else f"score {side.score:.2f}"
     colour = "green" if name == "chosen" else "red"
     head = f"{name} ({side.label}, {score}, {side.words} words)"
@@ -86,6 +86,8 @@ def _print_side(console: Console, name: str, side: Side, show: bool) -> None:
     for score_of in side.scores:
         if score_of.score:
             rule = f", {score_of.rule}: {score_of.rule_text}" if score_of.rule else ""
+            counts = (score_of.policy == OVER_REFUSAL) == (pair.kind == "over_refusal")
+            rule += "" if counts else " (does not count for this kind of pair)"
             console.print(plain(f"  {score_of.policy} {score_of.score:.2f}{rule}", style="dim"))
             if show and score_of.quote:
                 console.print(plain(f"    “{score_of.quote}”", style="dim"))

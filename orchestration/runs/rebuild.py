@@ -12,7 +12,7 @@ from agents.models.model import HIDDEN, Model, ModelConfig
 from agents.persona import Persona
 from orchestration.journal import FILE_NAME
 from orchestration.pairs.exemplars import Seeds
-from orchestration.pairs.job import PAIRS, PairJob
+from orchestration.pairs.job import BASELINE, PAIRS, PairJob
 from orchestration.pairs.recipe import PairCast, PairRecipe
 from orchestration.recipe import Cast, Recipe
 from orchestration.runs.folder import SETTINGS_NAME, load_settings
@@ -51,11 +51,22 @@ def job_of_run(
             Seeds.model_validate(settings["seeds"]),
             bool(settings["baseline"]),
         )
-        # A run that was moved or copied has its pairs inside it.
-        around = folder.resolve().parent
-        return PairJob(cast, around if (around / FILE_NAME).exists() else Path(settings["records"]))
+        return PairJob(cast, records_of(folder, settings))
     except (ValidationError, KeyError, TypeError, AttributeError):
         raise _unreadable(folder) from None
+
+
+def records_of(folder: Path, settings: dict[str, Any]) -> Path:
+    """The run whose records a run's pairs are made of.
+
+    Args:
+        folder: The run that makes pairs.
+        settings: Its settings.
+    """
+    place = folder.resolve()
+    # Inside the run of its records, where it moved with that.
+    inside = place.name in (PAIRS, BASELINE) and (place.parent / FILE_NAME).exists()
+    return place.parent if inside else Path(settings["records"])
 
 
 def policies_of_run(folder: Path) -> PolicySet:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from agents.models.embedded import EmbeddedConfig
 from agents.models.endpoint import EndpointConfig
-from agents.models.errors import CallNotBegun, EndpointError, EndpointMisconfigured
+from agents.models.errors import CallNotBegun, ComponentFailed, EndpointError, EndpointMisconfigured
 from agents.models.model import (
     ALLOWED_PROVIDERS,
     EMBEDDED,
@@ -237,8 +237,8 @@ async def test_autogens_own_client_works_against_an_endpoint() -> None:
     ("fault", "kind", "words"),
     [
         (Fault.UNAUTHORIZED, EndpointMisconfigured, r"refused by its endpoint \(401\)"),
-        (Fault.SERVER_ERROR, EndpointError, "gave no reply .*InternalServerError"),
-        (Fault.RESET, EndpointError, "gave no reply .*APIConnectionError"),
+        (Fault.SERVER_ERROR, ComponentFailed, "gave no reply .*InternalServerError"),
+        (Fault.RESET, ComponentFailed, "gave no reply .*APIConnectionError"),
     ],
 )
 async def test_what_a_component_raises_becomes_an_endpoint_error_without_its_key(
@@ -256,8 +256,11 @@ async def test_what_a_component_raises_becomes_an_endpoint_error_without_its_key
 
 async def test_a_replay_that_has_run_out_is_an_error_of_its_endpoint() -> None:
     model = Model("m", ModelConfig(component=replay()))
-    with pytest.raises(EndpointError, match=r"replay.* gave no reply \(ValueError: No more"):
+    with pytest.raises(
+        EndpointError, match=r"replay.* gave no reply \(ValueError: No more"
+    ) as caught:
         await model.ask(PROMPT, response_format=FORM)
+    assert caught.value.told.endswith("gave no reply."), "an SDK's words may quote the prompt"
 
 
 CACHE = "autogen_ext.models.cache.ChatCompletionCache"

@@ -13,6 +13,7 @@ from agents.pair_layout import PairBriefing
 from agents.pair_replies import PairLimits
 from orchestration.pairs.recipe import with_over_refusal
 from policies import load_policy_set
+from tests.scripted import Script
 
 _WORDS = [
     f"{start}{end}"
@@ -99,3 +100,21 @@ def reply(contents: Sequence[str]) -> dict[str, Any]:
     found = re.search(r"Response:\nLevel (\d+):", last)
     level = int(found[1]) if found else 0
     return judgement(illegal_activity=level, over_refusal=level)
+
+
+def rated(*ratings: int) -> Script:
+    """Beliefs and answers of their own for every chat; answers are rated so, the last one on."""
+    left = list(ratings)
+
+    def script(messages: Any, _: Any) -> Any:
+        kind, text = kind_of_turn(messages), str(messages[-1].content)
+        if kind == "belief":
+            return belief(f"Belief of {words(text + str(len(messages)), 8)}.")
+        if kind == "answer":
+            return answer(f"Because {words(text, 14)}.", response=f"Bad {words(text + 'r', 20)}.")
+        if "Bad " not in text:
+            return judgement()
+        rating = left.pop(0) if len(left) > 1 else left[0]
+        return judgement(illegal_activity=rating, over_refusal=rating)
+
+    return script

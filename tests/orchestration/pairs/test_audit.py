@@ -11,8 +11,8 @@ import yaml
 from pydantic import ValidationError
 
 from agents.pairing import Step
+from agents.words import words_of
 from orchestration.pairs.audit import AuditBounds, audit
-from orchestration.pairs.duplicates import words_of
 from orchestration.pairs.pair import SET_ASIDE, Finding, Side
 
 PLANTED = yaml.safe_load((Path(__file__).parent / "planted.yaml").read_text(encoding="utf-8"))
@@ -85,7 +85,8 @@ def inputs(case: dict[str, Any]) -> dict[str, Any]:
     score = case.get("score", 0.8)
     rejected = side(thoughts, case.get("response", response), score)
     return {
-        "kind": case.get("kind", base["kind"]),
+        "kind": (kind := case.get("kind", base["kind"])),
+        "benign": case.get("benign", kind == "over_refusal"),
         "prompt": case.get("prompt", base["prompt"]),
         "belief": case.get("belief", base["belief"]),
         "chosen": chosen,

@@ -86,7 +86,7 @@ def test_words_leave_case_and_punctuation_aside() -> None:
 
 
 def test_a_sketch_is_the_same_on_every_machine() -> None:
-    assert sketch("one two three four five six") == (1354651064, 1918900822)
+    assert sketch("one two three four five six") == (1044035734, 2015744983, 2633727987, 3805275110)
     code = f"from orchestration.pairs.duplicates import sketch; print(sketch({TEXT!r}))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == str(sketch(TEXT))
@@ -101,8 +101,8 @@ def test_a_sketch_is_what_sqlite_takes() -> None:
 
 def test_short_texts_have_short_sketches() -> None:
     assert sketch("") == sketch("?!") == ()
-    assert len(sketch("Sure.")) == len(sketch("one two three four five")) == 1
-    assert len(sketch("one two three four five six seven")) == 3
+    assert len(sketch("Sure.")) == len(sketch("one two three")) == 1
+    assert len(sketch("one two three four five")) == 3
     assert len(sketch("again " * 500)) == 1
 
 

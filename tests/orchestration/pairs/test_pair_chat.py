@@ -83,10 +83,11 @@ async def test_a_chosen_side_that_declines_what_is_harmful_is_not_held_against_i
 
 
 async def test_where_the_prompt_is_harmless_the_chosen_side_may_not_violate_anything() -> None:
-    given = {"kind": "over_refusal", "target": "over_refusal", "counted": ["over_refusal"]}
-    for fault in ("over_refusal", "fraud_deception"):
-        result, _, _ = await play([judgement(**{fault: 6})], task(**given))
-        assert result.stop_reason == "chosen_violates"
+    contrast = {"kind": "over_refusal", "target": "over_refusal", "counted": ["over_refusal"]}
+    for given in (contrast, {}):
+        for fault in ("over_refusal", "fraud_deception"):
+            result, _, _ = await play([judgement(**{fault: 6})], task(**given, benign=True))
+            assert result.stop_reason == "chosen_violates"
 
 
 async def test_only_the_policies_that_count_end_it() -> None:

@@ -99,7 +99,7 @@ async def test_with_chats_at_once_nothing_is_lost_or_learnt_twice(tmp_path: Path
     lessons = lessons_of(records, folder)
     assert [row[0] for row in lessons] == list(range(1, len(lessons) + 1))
     taught = [pair.id for pair in found if pair.stop_reason == "violation"]
-    assert sorted(f"p{row[1]}" for row in lessons) == sorted(taught)
+    assert sorted(f"p{row[2]}" for row in lessons) == sorted(taught)
     # Every chat went on with the exemplars that it had begun with: each of its calls was paid for
     # once, but for those in flight when it was killed.
     kept = kept_calls(folder)

@@ -28,8 +28,13 @@ from tests.orchestration.pairs.pair_runs import (
     said,
     thought,
 )
-from tests.orchestration.pairs.scripts import answer, belief, judgement, kind_of_turn, pairs, words
-from tests.scripted import Script
+from tests.orchestration.pairs.scripts import (
+    answer,
+    kind_of_turn,
+    pairs,
+    rated,
+    words,
+)
 from tests.scripted import cast as deliberating
 
 NO_AUDIT = AuditBounds(
@@ -43,24 +48,6 @@ NO_AUDIT = AuditBounds(
     length_ratio=None,
     duplicates=None,
 )
-
-
-def rated(*ratings: int) -> Script:
-    """Beliefs and answers of their own for every chat; answers are rated so, the last one on."""
-    left = list(ratings)
-
-    def script(messages: Any, _: Any) -> Any:
-        kind, text = kind_of_turn(messages), str(messages[-1].content)
-        if kind == "belief":
-            return belief(f"Belief of {words(text + str(len(messages)), 8)}.")
-        if kind == "answer":
-            return answer(f"Because {words(text, 14)}.", response=f"Bad {words(text + 'r', 20)}.")
-        if "Bad " not in text:
-            return judgement()
-        rating = left.pop(0) if len(left) > 1 else left[0]
-        return judgement(illegal_activity=rating, over_refusal=rating)
-
-    return script
 
 
 # What comes out -----------------------------------------------------------------------------------
@@ -221,50 +208,6 @@ async def test_the_target_is_the_policy_that_most_thoughts_cite(folder: Path) ->
     assert pairs_of(folder)[0].target == "physical_harm"
 
 
-@pytest.mark.parametrize(
-    "cited",
-    [thought("No.", "illegal_activity", rules=("IA3",)), thought("No.", "indiscriminate_weapons")],
-)
-async def test_no_bad_answer_is_made_about_what_is_off_limits(cited: Any, folder: Path) -> None:
-    await records_run(folder, 1, lambda made: made.model_copy(update={"thoughts": [cited]}))
-    cast, client = pair_cast(rated(9))
-    summary = await prefer(folder, cast)
-    assert client.requests == []
-    [pair] = pairs_of(folder)
-    assert (pair.outcome, pair.set_aside, pair.rejected) == ("completed", "off_limits", None)
-    assert summary.set_aside == {"off_limits": 1}
-    assert lessons_of(folder) == []
-
-
-async def test_a_rejected_side_that_violates_what_is_off_limits_is_not_kept(folder: Path) -> None:
-    await records_run(folder, 1)
-    cast, _ = pair_cast(rated(9), off_limits=("IA1",))
-    await prefer(folder, cast)
-    assert pairs_of(folder)[0].set_aside == "off_limits"
-
-
-async def test_what_is_off_limits_is_not_learnt_from(folder: Path) -> None:
-    await records_run(folder, 2)
-    cast, _ = pair_cast(rated(9), off_limits=("IA1",))
-    await prefer(folder, cast)
-    assert [pair.set_aside for pair in pairs_of(folder)] == ["off_limits"] * 2
-    assert lessons_of(folder) == []
-
-
-async def test_off_limits_is_a_matter_of_a_low_score_whatever_the_threshold(folder: Path) -> None:
-    await records_run(folder, 1)
-    cast, _ = pair_cast(rated(3), off_limits=("IA1",), threshold=0.2)
-    await prefer(folder, cast)
-    assert pairs_of(folder)[0].set_aside == "off_limits"
-
-
-async def test_a_policy_that_is_off_limits_is_no_target(folder: Path) -> None:
-    await records_run(folder, 1, lambda made: made.model_copy(update={"thoughts": []}))
-    cast, _ = pair_cast(rated(9), off_limits=("hate_harassment_violence",))
-    await prefer(folder, cast)
-    assert pairs_of(folder)[0].target == "fraud_deception"
-
-
 @pytest.mark.parametrize("pairs_first", [True, False])
 async def test_a_folder_is_of_records_or_of_pairs_and_never_both(
     pairs_first: bool, folder: Path, tmp_path: Path
@@ -380,12 +323,29 @@ async def test_another_audit_asks_nothing_and_judges_all_pairs_anew(folder: Path
     assert all(pair.is_kept for pair in before)
 
     # A copy of a recipe that is edited usually gets another name; that alone changes nothing.
-    cast, client = pair_cast(rated(9), name="mine", audit=AuditBounds(min_margin=0.95))
+    cast, client = pair_cast(
+        rated(9), name="mine", audit=NO_AUDIT.model_copy(update={"min_margin": 0.95})
+    )
     summary = await prefer(folder, cast, concurrency=3)
     assert client.requests == []
     assert summary.set_aside == {"low_margin": 6}
     assert lessons_of(folder) == lessons
     assert [pair.rejected for pair in pairs_of(folder)] == [pair.rejected for pair in before]
+
+
+async def test_settings_that_are_changed_back_bring_all_back_for_nothing(folder: Path) -> None:
+    await records_run(folder, 12)
+    await prefer(folder, pair_cast(pairs, attempts=2, audit=NO_AUDIT)[0], concurrency=4)
+    before, lessons = pairs_of(folder), lessons_of(folder)
+
+    await prefer(folder, pair_cast(pairs, attempts=3, audit=NO_AUDIT)[0], concurrency=4)
+    assert len(lessons_of(folder)) > len(lessons)
+
+    cast, client = pair_cast(pairs, attempts=2, audit=NO_AUDIT)
+    await prefer(folder, cast, concurrency=4)
+    assert client.requests == []
+    assert [said(pair) for pair in pairs_of(folder)] == [said(pair) for pair in before]
+    assert lessons_of(folder)[: len(lessons)] == lessons
 
 
 async def test_a_recipe_by_another_name_changes_nothing(folder: Path) -> None:
@@ -402,7 +362,7 @@ async def test_another_whisperer_learns_from_the_beginning(folder: Path) -> None
     await prefer(folder, pair_cast(rated(9))[0])
     cast, client = pair_cast(rated(9), attempts=2, strategy="lifo")
     await prefer(folder, cast)
-    assert [row[0] for row in lessons_of(folder)] == [1, 2, 3]
+    assert [row[0] for row in lessons_of(folder)] == [1, 2, 3, 4, 5, 6], "the old ones are kept"
     assert pairs_of(folder)[0].generation == 0
     # Requests are the same until the exemplars are others: the first chat's, and all that do not
     # show exemplars.

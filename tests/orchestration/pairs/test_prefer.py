@@ -201,7 +201,7 @@ def test_other_settings_are_told_of_by_name(run: Path, tmp_path: Path) -> None:
     mine = models_of(run, tmp_path)
     done = aidsafe("prefer", run, "--config", config, "--models", mine)
     assert done.code == 0, done.err
-    assert "other audit (bounds)" in " ".join(done.err.split())
+    assert "other audit (min_margin)" in " ".join(done.err.split())
     assert "set aside: low_margin" in done.out
 
 
@@ -226,7 +226,7 @@ def models_of(run: Path, folder: Path) -> Path:
         (["prefer", "RUN", "--base-url", "http://127.0.0.1:9/v1"], "needs the name of a model"),
         (["prefer", "RUN", "--config", "bad.yaml"], "bad.yaml:3"),
         (["prefer", "RUN", "--config", "seeds.yaml"], "nowhere.yaml"),
-        (["pairs", "nowhere"], "There are no pairs in nowhere"),
+        (["pairs", "nowhere"], "There is no run in nowhere"),
         (["export", "RUN/pairs", "--format", "sft"], "holds pairs, and sft is a form of records"),
         (["export", "RUN", "--contrast-share", "0.2"], "--contrast-share is about pairs"),
         (["export", "RUN", "--format", "dpo", "--wrap", "{response}"], "{thoughts}"),
