@@ -209,9 +209,7 @@ def print_summary(console: Console, folder: Path, summary: Summary) -> None:
     console.print()
     console.print(plain(f"{duration(summary.seconds)}; in all sessions {_calls(summary)}"))
     if summary.replayed:
-        console.print(
-            plain(f"{summary.replayed:,} replies were taken from the journal, for nothing.")
-        )
+        console.print(plain(f"{summary.replayed:,} replies were taken from the journal."))
     if summary.cost:
         console.print(plain(f"Cost of the run so far: {_cost(summary)}"))
     trouble = {kind: n for kind, n in summary.attempts.items() if kind != "answered"}
