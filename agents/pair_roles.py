@@ -24,7 +24,7 @@ from agents.policy_agent import PolicyAgent, PolicyAgentConfig, RefusedError, ca
 from agents.turns import Call, Reply, Turn, TurnMessage, TurnOutcome, Usage
 from agents.words import words_of
 
-_LEAST_SHARE = 0.01
+_LEAST_SHARE = 0.001
 """Of the probability, what Yes and No must have together: less is noise, and no opinion."""
 _TOP_TOKENS = 20
 """Of how many tokens a classifier is asked the probability; what OpenAI and vLLM allow at most."""

@@ -110,7 +110,13 @@ def _print_margins(console: Console, found: PairReport, sampled: PairReport | No
         head += ["sampled", "kept", "median margin", "mean margin"]
     rows = []
     totals = _total(found), _total(sampled) if sampled else None
-    for each in [*found.by_policy, totals[0]]:
+    here = {each.policy for each in found.by_policy}
+    none = [
+        Margins(policy=name, pairs=0, kept=0, scored=0, margin=None)
+        for name in beside
+        if name not in here
+    ]
+    for each in [*found.by_policy, *none, totals[0]]:
         other = beside.get(each.policy) if each.policy != "all" else totals[1]
         cells = [each.policy, *_margin(each)]
         rows.append(cells + (_margin(other) if sampled is not None else []))

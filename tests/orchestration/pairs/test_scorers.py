@@ -114,7 +114,7 @@ async def test_it_is_certain_where_only_one_of_them_is_likely() -> None:
     ("said", "why"),
     [
         (first_token(Well=0.9, Hm=0.1), "neither Yes nor No"),
-        (first_token(Well=0.98, Yes=0.001), "neither Yes nor No"),
+        (first_token(Well=0.98, Yes=0.0001), "neither Yes nor No"),
         (first_token(Well=0.98, Yes=float("nan")), "neither Yes nor No"),
     ],
 )
