@@ -69,7 +69,7 @@ def _print_dispositions(console: Console, found: PairReport) -> None:
     rows = [("kept", f"{found.kept:,}", "")]
     for reason, number in found.findings.items():
         rows.append((reason, f"{found.set_aside.get(reason, 0):,}", f"{number:,}"))
-    console.print(table((f"{found.pairs:,} pairs", "set aside for it", "found in"), rows))
+    console.print(table((f"{found.pairs:,} pairs", "ended so", "found in"), rows))
     if found.kept:
         share = found.contrast / found.kept
         console.print(plain(f"Contrast pairs: {found.contrast:,} of the kept ({share:.0%})."))

@@ -271,7 +271,7 @@ def test_a_dead_endpoint_leaves_no_folder_behind(run: Path, tmp_path: Path) -> N
 def test_the_report_shows_the_margins_of_both_ways_side_by_side(made: tuple[Path, Done]) -> None:
     done = aidsafe("pairs", made[0])
     text = " ".join(done.out.split())
-    assert f"{NUMBER} pairs set aside for it found in" in text
+    assert f"{NUMBER} pairs ended so found in" in text
     head = "target pairs kept median margin mean margin sampled kept median margin mean margin"
     assert head in text
     assert "beliefs against updates before chats first score succeeded in attempts" in text
