@@ -204,11 +204,13 @@ def _first_token(logprobs: Any) -> dict[str, float] | None:
     if not content:
         return None
     sums: dict[str, float] = {}
-    for token in content[0].get("top_logprobs") or ():
+    if not content[0].get("top_logprobs"):
+        return None
+    for token in content[0]["top_logprobs"]:
         text, logprob = as_text(token["token"]), float(token["logprob"])
         chance = math.exp(min(0.0, logprob)) if logprob == logprob else 0.0  # not NaN
         sums[text] = sums.get(text, 0.0) + chance
-    return {text: math.log(share) for text, share in sums.items() if share > 0} or None
+    return {text: math.log(share) for text, share in sums.items() if share > 0}
 
 
 def as_text(text: str) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from autogen_core.models import UserMessage
 
+from agents.models.endpoint import EndpointClient, EndpointConfig
+from agents.models.errors import EndpointMisconfigured
 from agents.models.http import HttpClient
 
 URL = "https://models.example/v1/chat/completions?api-version=1"
@@ -46,3 +51,25 @@ async def test_anything_else_is_left_to_httpx2(given: dict[str, Any]) -> None:
     ours, theirs = await both(timeout=5, **given)
     assert ours.url == theirs.url
     assert ours.headers == theirs.headers
+
+
+async def test_a_redirect_is_told_of_with_where_it_leads() -> None:
+    class Moved(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(308)
+            self.send_header("Location", "http://elsewhere.example/v2/chat/completions")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Says nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Moved) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        client = EndpointClient(EndpointConfig(base_url=url, model="m"))
+        with pytest.raises(EndpointMisconfigured, match=r"redirects .*308.*elsewhere\.example/v2"):
+            await client.create([UserMessage(content="Hi", source="user")])
+        await client.close()
+        server.shutdown()

@@ -194,6 +194,9 @@ def test_what_failed_can_be_tried_again(run: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert done.json["outcomes"] == {"completed": NUMBER}
     assert done.json["kind"] == "pairs"
+    again = aidsafe("retry", to, "--outcome", "failed")
+    assert again.code == 0
+    assert "Nothing to retry: no prompt ended as failed." in again.err
 
 
 def test_other_settings_are_told_of_by_name(run: Path, tmp_path: Path) -> None:
