@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	rm -rf runs/demo
 	# The first six of a dozen: one of every kind, in a few minutes.
-	$(BIN)/aidsafe run orchestration/demo_prompts.jsonl --id-column id --limit 6 --out runs/demo
+	$(BIN)/aidsafe run orchestration/prompts/demo.jsonl --id-column id --limit 6 --out runs/demo
 	@echo
 	$(BIN)/aidsafe show runs/demo
 

@@ -3,8 +3,8 @@
 import warnings
 
 # AutoGen's OpenAI client logs structured replies of guests (an `AssistantAgent` with an output
-# type) through a field that the SDK declares as always empty, and pydantic warns of it once a call.
-# Nothing is lost, and nobody can act on it. Every other warning, pydantic's included, still shows.
+# type) through a field that the SDK declares as always empty, so pydantic warns once a call. There
+# is nothing to be done about it. Every other warning, pydantic's included, is still shown.
 warnings.filterwarnings(
     "ignore",
     message=r"Pydantic serializer warnings:\n  PydanticSerializationUnexpectedValue\("

@@ -1,4 +1,4 @@
-"""From the text of a model to a typed reply: finds the object, and holds it to the contract."""
+"""From the text of a model to a typed reply: finds the object and validates it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ ReplyT = TypeVar("ReplyT", bound=BaseModel)
 
 _DECODER = json.JSONDecoder(strict=False)  # strict would refuse line breaks inside strings
 _OBJECT_START = re.compile(r'\{(?=\s*["}])')
-_MOST_BROKEN = 50
-"""Broken objects that are passed over; each may cost a pass over the rest of the text."""
+_MAX_BROKEN = 50
+"""Broken objects that are skipped; each may cost a pass over the rest of the text."""
 
 
 class ReplyError(ValueError):
-    """A reply that is not what was asked for; the message is fit to be quoted to the model."""
+    """A reply that is not what was asked for; the message can be quoted to the model."""
 
 
 def without_thinking(raw: str) -> str:
-    """A reply without the thinking that some models put in front of it.
+    """A reply without the thinking in front of it, which may hold a draft of the object.
 
-    Thinking is not the reply, and a draft of the object may stand in it. Where it does not end, the
-    reply has not begun.
+    Where the thinking does not end, there is no reply.
     """
     text = raw.lstrip()
     if text.startswith("{"):
@@ -38,60 +37,45 @@ def without_thinking(raw: str) -> str:
     return "" if text.startswith("<think>") else text
 
 
-def _is_quoted(text: str, place: int) -> bool:
-    """Whether a place in a reply is inside its first object: a tag there is quoted, not meant."""
-    start = _OBJECT_START.search(text, 0, place)
+def _is_quoted(text: str, position: int) -> bool:
+    """Whether a position is inside the first object of a reply: a tag there is only quoted."""
+    start = _OBJECT_START.search(text, 0, position)
     if start is None:
         return False
     try:
-        return _DECODER.raw_decode(text, start.start())[1] > place
+        return _DECODER.raw_decode(text, start.start())[1] > position
     except (ValueError, RecursionError):
         return False
 
 
 def _read_objects(text: str, most: int = 2) -> tuple[list[tuple[str, dict[str, Any]]], str | None]:
-    """The whole JSON objects in a text that stand in no other, and what is wrong with the rest.
-
-    Returns:
-        Each object as text and as data, up to `most`: in a reply, two are one too many. And the
-        first error of the JSON decoder, or None.
-    """
+    """The outermost JSON objects, as text and as data, and the first error of the decoder."""
     found: list[tuple[str, dict[str, Any]]] = []
     problem: str | None = None
     position = broken = 0
-    while len(found) < most and broken < _MOST_BROKEN:
+    while len(found) < most and broken < _MAX_BROKEN:
         start = _OBJECT_START.search(text, position)
         if start is None:
             break
         position = start.start()
         try:
             data, end = _DECODER.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            problem = problem or f"{error.msg} at character {error.pos}"
-        except ValueError:
-            problem = problem or "a number of thousands of digits"
         except RecursionError:
             problem = problem or "it is nested too deeply"
             break  # every further start would be as deep, and as costly
+        except ValueError as error:
+            if isinstance(error, json.JSONDecodeError):
+                problem = problem or f"{error.msg} at character {error.pos}"
+            problem = problem or "a number of thousands of digits"
+            position, broken = position + 1, broken + 1
         else:
             found.append((text[position:end], data))
             position = end
-            continue
-        position += 1
-        broken += 1
     return found, problem
 
 
 def find_json(raw: str) -> str | None:
-    """The JSON object in a reply, without what unconstrained models put around it.
-
-    Args:
-        raw: The text of the reply; may hold a ``<think>`` block, a code fence, words before or
-            after the object.
-
-    Returns:
-        The text of the object; None if there is none that is whole, or more than one.
-    """
+    """The text of the JSON object in a reply; None if there is not exactly one."""
     objects, _ = _read_objects(without_thinking(raw))
     return objects[0][0] if len(objects) == 1 else None
 
@@ -99,28 +83,23 @@ def find_json(raw: str) -> str | None:
 def parse_reply(
     raw: str, reply_type: type[ReplyT], contract: ReplyContract, data: Sequence[str] = ()
 ) -> ReplyT:
-    """Reads a reply and holds it to the contract.
+    """Reads a reply and validates it.
 
     Args:
         raw: The text as the model gave it.
-        reply_type: The reply model that was asked for.
+        reply_type: The reply type that was asked for.
         contract: Ids and limits of the run.
-        data: The prompt and other texts that are data: who repeats an object that stands in one
-            of them has not replied, but quoted or obeyed it.
-
-    Returns:
-        The parsed reply.
+        data: The prompt and other texts that are data. An object that stands in one of them is no
+            reply: the model has quoted or obeyed the data.
 
     Raises:
-        ReplyError: The text holds no JSON object or several, or one of another shape, or one that
-            is copied out of the data, or that cites an unknown id.
+        ReplyError: There is not exactly one JSON object, or it is not as it must be.
     """
     objects, broken = _read_objects(without_thinking(raw))
-    if len(objects) != 1 and broken:
-        raise ReplyError(f"its JSON is broken ({broken})")
     if len(objects) != 1:
-        many = "more than one" if objects else "no"
-        raise ReplyError(f"there is {many} JSON object in it")
+        number = "more than one" if objects else "no"
+        problem = f"there is {number} JSON object in it"
+        raise ReplyError(f"its JSON is broken ({broken})" if broken else problem)
     text, fields = objects[0]
     if any(_holds(source, text, fields) for source in data):
         raise ReplyError("it is copied out of text that is data")
@@ -128,16 +107,16 @@ def parse_reply(
     try:
         return reply_type.model_validate(fields, context=contract)
     except ValidationError as error:
-        # An object inside a broken one is whole, but is not the reply: the outer one is at fault.
+        # An object inside of a broken one can be read, but is not the reply.
         problem = f"its JSON is broken ({broken})" if broken else _describe(error)
         raise ReplyError(problem) from error
 
 
 def _holds(source: str, text: str, fields: dict[str, Any]) -> bool:
-    """Whether a text that is data holds this object, to the letter or in other white space."""
+    """Whether a text that is data holds this object, whatever its white space."""
     if text in source:
         return True
-    return "{" in source and any(fields == f for _, f in _read_objects(source, _MOST_BROKEN)[0])
+    return "{" in source and any(fields == f for _, f in _read_objects(source, _MAX_BROKEN)[0])
 
 
 def _describe(error: ValidationError, most: int = 4) -> str:

@@ -1,17 +1,13 @@
 """`PolicyAgent`: the base of all our agents. One turn is one typed reply, or a typed failure.
 
-What a turn is asked for, and what it does, is a subclass's: `agents.roles` has those that
-deliberate, `agents.pair_roles` those that make pairs.
-
 A turn asks the persona's model; a reply that cannot be used gets one correction turn, which quotes
-what is wrong; a refusal goes to the persona's fallback models. What comes out is a `Turn` with an
-outcome, never an exception, as long as the endpoint answers. An endpoint that does not is the
-caller's business: its error passes through as itself.
+what is wrong; a refusal goes to the persona's fallback models. The result is a `Turn` with an
+outcome, never an exception, as long as the endpoint answers. If it does not, its error passes
+through unchanged.
 """
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
@@ -19,51 +15,23 @@ from typing import Any, ClassVar, Self, cast
 
 from autogen_agentchat.agents import BaseChatAgent
 from autogen_agentchat.base import Response
-from autogen_agentchat.messages import (
-    BaseChatMessage,
-    MessageFactory,
-    MultiModalMessage,
-    TextMessage,
-)
+from autogen_agentchat.messages import BaseChatMessage, MultiModalMessage, TextMessage
 from autogen_core import CancellationToken, Component
-from autogen_core.models import LLMMessage, RequestUsage
-from pydantic import BaseModel, field_serializer
+from autogen_core.models import AssistantMessage, LLMMessage, RequestUsage, UserMessage
+from pydantic import BaseModel, Field, field_serializer
 
-from agents.layout import Briefing, correction
-from agents.models.model import Answer, Model, NamedModelConfig
-from agents.parsing import ReplyError, parse_reply, without_thinking
+from agents.chat_state import ChatState, state_after, store_state
+from agents.fields_set import share_fields_set
+from agents.layout import Briefing
+from agents.models.config import NamedModelConfig
+from agents.models.model import ChatModel, Model, ModelReply
+from agents.parsing import ReplyError, parse_reply
 from agents.persona import Persona
+from agents.prompt_texts import AnyPromptTexts, default_prompts, fill
+from agents.refusals import looks_like_refusal
 from agents.replies import ReplyLimits, TypedReply
-from agents.slim import slim
-from agents.turns import Call, Reply, Role, Turn, TurnMessage, TurnOutcome, message_factory
+from agents.turns import Call, Turn, TurnMessage, TurnOutcome, message_factory
 from policies import PolicySet
-
-_REFUSAL = re.compile(
-    r"""\W*(
-        ((i'?m|i\ am)\ ((so|very|really|truly)\ )?)?sorry\b(?!\ for\ the\b)
-      | i\ (do\ |must\ )?apologi[sz]e\b(?!\ for\ the\b)
-      | (as\ an?\ (ai|assistant|language\ model)\b[^.]{0,40}?,?\ )?
-        (unfortunately,?\ |i'?m\ afraid\ (that\ )?)?
-        (i|we)\ ?(\w+ly\ |must\ |have\ to\ )*
-        ( can(no|')t | can\ not | won't | will\ not | decline
-        | ('m|\ am|am|\ are)\ ?(unable|not\ able|not\ comfortable|not\ willing) )
-        # Who finds nothing takes part, and only has the form wrong.
-        (?!(\ to)?\ (see|find|think|spot|identify|detect|add|improve|tell)\b)
-    )""",
-    re.IGNORECASE | re.VERBOSE,
-)
-
-
-def looks_like_refusal(text: str) -> bool:
-    """Whether prose that came instead of a typed reply reads like a refusal to take part.
-
-    Asked only of replies that could not be parsed: it decides between two failures, never about
-    the content of a chat. `refused` goes to the fallback models, `malformed` to a correction turn.
-    In doubt it says no, since a correction turn costs little and a model that does refuse will do
-    so again. So "I am not able to see a problem" is no refusal: that is a deliberator at work.
-    """
-    said = without_thinking(text).strip()[:200].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return bool(_REFUSAL.match(said))
 
 
 class RefusedError(ReplyError):
@@ -76,7 +44,9 @@ class PolicyAgentConfig(BaseModel):
     persona: Persona
     policies: PolicySet
     limits: ReplyLimits
+    prompts: AnyPromptTexts = Field(default_factory=default_prompts)
     models: list[NamedModelConfig]
+    name: str = ""
 
     @field_serializer("models")
     def _dump_models(self, models: list[NamedModelConfig]) -> list[dict[str, Any]]:
@@ -86,68 +56,91 @@ class PolicyAgentConfig(BaseModel):
 
 
 AROUND_TURN: ContextVar[Callable[[PolicyAgent, Awaitable[Response]], Awaitable[Response]] | None]
-"""Takes every turn of a task's agents and gives its response, such as telemetry; None if nobody
-does."""
+"""Wraps every turn of the agents in the current context, as telemetry does; None for no wrapper."""
 AROUND_TURN = ContextVar("AROUND_TURN", default=None)
 
 
 class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
     """An agent that reasons over policies and replies in a typed form.
 
-    Works in a `DeliberationChat` and in AutoGen's own teams: it takes the first message that it
-    sees for the user's prompt, other agents' `TurnMessage`s for turns, and any other message for
-    the words of a guest.
+    Works in a `DeliberationChat` and in AutoGen's own teams. The first message that it sees is the
+    user's prompt; `TurnMessage`s are turns; any other message is what a guest says.
+
+    A subclass that sets `reply_type` is the agent of that reply's role.
 
     Args:
         persona: Who the agent is; its role must be the class's.
-        briefing: Policies and limits, shared by all agents of a run.
+        briefing: What all agents of a run share.
         models: The persona's model, then its fallbacks. Not empty.
+        name: Name of the agent, where one persona takes part twice; the persona's if left out.
 
     Raises:
         ValueError: The persona has another role, or there is no model.
     """
 
     component_config_schema: type[PolicyAgentConfig] = PolicyAgentConfig
-    role: ClassVar[Role]
+    section: ClassVar[str]
+    """The section of the prompt texts for this kind of chat."""
+    role: ClassVar[str]
     reply_type: ClassVar[type[TypedReply]]
 
-    def __init__(self, persona: Persona, briefing: Briefing, models: Sequence[Model]) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "reply_type" in vars(cls):
+            cls.role = cls.reply_type.role_name()
+
+    def __init__(
+        self, persona: Persona, briefing: Briefing, models: Sequence[ChatModel], name: str = ""
+    ) -> None:
         if persona.role != self.role:
             raise ValueError(f"persona '{persona.name}' is a {persona.role}, not a {self.role}")
         if not models:
             raise ValueError(f"persona '{persona.name}' has no model")
-        super().__init__(persona.name, persona.description)
+        super().__init__(name or persona.name, persona.description)
         self.persona = persona
         self.briefing = briefing
         self.models = tuple(models)
         self._seen: list[BaseChatMessage] = []
 
+    @classmethod
+    def make(
+        cls, persona: Persona, briefing: Briefing, models: Sequence[ChatModel], name: str = ""
+    ) -> Self:
+        """An agent of the subclass for the persona's role. Arguments as of the class.
+
+        Raises:
+            ValueError: There is none, or see the class.
+        """
+        for agent in cls.__subclasses__():
+            if agent.role == persona.role:
+                return agent(persona, briefing, models, name)
+        raise ValueError(f"persona '{persona.name}' is a {persona.role}: no {cls.__name__}")
+
+    @property
+    def texts(self) -> Any:
+        """The prompt texts of this kind of chat."""
+        return self.briefing.prompts.section(self.section)
+
     @property
     def produced_message_types(self) -> Sequence[type[BaseChatMessage]]:
-        """Always `TurnMessage`."""
+        """`TurnMessage`; and what else is to be read back from saved state."""
         return (TurnMessage,)
 
     @abstractmethod
-    def fold(self, seen: Sequence[BaseChatMessage], turns: Sequence[Turn]) -> Any:
-        """Where the chat stands."""
+    def start(self, seen: Sequence[BaseChatMessage]) -> ChatState:
+        """The state of the chat before its first turn."""
 
     @abstractmethod
     def instruction(self, seen: Sequence[BaseChatMessage], state: Any) -> str:
-        """What the agent is told in this turn, beside the ground rules and the prompt."""
+        """The instruction of this turn, besides the ground rules and the prompt."""
 
     @abstractmethod
-    def request(
-        self, prompt: str, turns: Sequence[Turn], instruction: str, state: Any
-    ) -> list[LLMMessage]:
+    def request(self, prompt: str, instruction: str, state: Any) -> list[LLMMessage]:
         """The messages of the turn's call."""
 
-    @abstractmethod
-    def round(self, turns: Sequence[Turn], state: Any) -> int:
+    def round(self, state: Any) -> int:
         """The round of the circle that the turn belongs to; 0 outside of it."""
-
-    def settle(self, state: Any, turn: Turn) -> None:
-        """The turn is over: what it does to the state, and what of that it carries."""
-        return
+        return 0
 
     def objection(self, reply: Any, state: Any) -> str | None:
         """What is wrong with a well-formed reply in this state; None if nothing is."""
@@ -156,14 +149,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
     async def on_messages(
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> Response:
-        """Takes a turn.
-
-        Args:
-            messages: What was said since this agent's last turn.
-            cancellation_token: Cancels the model call under way.
-
-        Returns:
-            A `TurnMessage`; what kept it from a reply, if anything did, is its turn's `outcome`.
+        """Takes a turn, after the messages since this agent's last one; gives a `TurnMessage`.
 
         Raises:
             ValueError: There is no prompt yet, or it holds images.
@@ -177,37 +163,35 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         self, messages: Sequence[BaseChatMessage], cancellation_token: CancellationToken
     ) -> Response:
         seen = [*self._seen, *messages]
-        data = self._data(seen)
+        data = self.data_in(seen)
         turns = [message.content for message in seen if isinstance(message, TurnMessage)]
-        state = self.fold(seen, turns)
+        state = state_after(self.start(seen), turns)
         instruction = self.instruction(seen, state)
-        request = self.request(data[0], turns, instruction, state)
-        reply, outcome, calls = await self._converse(request, data, state, cancellation_token)
+        request = self.request(data[0], instruction, state)
+        reply, outcome, calls = await self.converse(request, data, state, cancellation_token)
         *discarded, last = calls
         turn = Turn(
             agent=self.name,
             persona=self.persona.name,
             role=self.role,
-            round=self.round(turns, state),
+            round=self.round(state),
             instruction=instruction,
             reply=reply,
             outcome=outcome,
             discarded=discarded,
             **dict(last),
         )
-        self.settle(state, turn)
-        usage = turn.total_usage
-        message = TurnMessage(
-            content=turn,
-            source=self.name,
-            models_usage=RequestUsage(usage.prompt_tokens, usage.completion_tokens),
-        )
-        # Only now: a turn that failed leaves the agent as it was, and can be tried again.
+        turn.stance = state.apply(turn)
+        store_state(state)
+        tokens = turn.total_usage
+        usage = RequestUsage(tokens.prompt_tokens, tokens.completion_tokens)
+        message = TurnMessage(content=turn, source=self.name, models_usage=usage)
+        # Only now: a turn that failed leaves the agent as it was, and can be taken again.
         self._seen = [*seen, message]
-        slim(message)
+        share_fields_set(message)
         return Response(chat_message=message)
 
-    def _data(self, seen: Sequence[BaseChatMessage]) -> list[str]:
+    def data_in(self, seen: Sequence[BaseChatMessage]) -> list[str]:
         """The texts that are data: the prompt first, then what guests said."""
         if not seen or isinstance(seen[0], TurnMessage):
             raise ValueError(f"{self.name} was asked to speak before there was a prompt")
@@ -215,14 +199,15 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
             raise ValueError(f"{self.name} reads text, and the prompt holds images; leave them out")
         return [m.to_model_text() for m in seen if not isinstance(m, TurnMessage)]
 
-    async def _converse(
+    async def converse(
         self,
         request: list[LLMMessage],
         data: Sequence[str],
         state: Any,
         cancellation_token: CancellationToken,
-    ) -> tuple[Reply | None, TurnOutcome, list[Call]]:
-        """Asks until there is a usable reply or no further way; the last call is the one."""
+    ) -> tuple[TypedReply | None, TurnOutcome, list[Call]]:
+        """Calls models until there is a usable reply or no option left; the last call counts."""
+        texts = self.briefing.prompts.section("correction")
         calls: list[Call] = []
         outcome: TurnOutcome = "malformed"
         for model in self.models:
@@ -240,94 +225,92 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
                 call = call_of(model.name, answer)
                 calls.append(call)
                 try:
-                    return self._read(answer, data, state), "completed", calls
+                    return self.read(answer, data, state), "completed", calls
                 except RefusedError as error:
                     call.problem = str(error)
                     outcome = "refused"
                     refusals += 1
                     if model is not self.models[-1]:
                         break
-                    # Nobody else to ask: once more, without arguing. Filters err, and a reply that
-                    # is sampled anew often passes.
+                    # No other model is left: the same request once more, with another seed, since
+                    # filters err and a new sample often passes.
                     messages = request
                 except ReplyError as error:
                     call.problem = str(error)
                     corrections += 1
-                    outcome = "truncated" if call.finish_reason == "length" else "malformed"
-                    cut_off = outcome == "truncated"
-                    problem = "it was cut off; be shorter" if cut_off else call.problem
-                    messages = correction(request, call.raw, problem)
+                    cut_off = call.finish_reason == "length"
+                    outcome = "truncated" if cut_off else "malformed"
+                    problem = texts.cut_off if cut_off else call.problem
+                    correction = fill(texts.request, problem=problem)
+                    messages = [
+                        *request,
+                        # Never empty: some endpoints refuse empty messages.
+                        AssistantMessage(content=call.raw or "(nothing)", source="assistant"),
+                        UserMessage(content=correction, source="user"),
+                    ]
             if outcome != "refused":
                 break
         return None, outcome, calls
 
-    def _read(self, answer: Answer, data: Sequence[str], state: Any) -> Reply:
-        """The reply in an answer.
+    def read(self, answer: ModelReply, data: Sequence[str], state: Any) -> TypedReply:
+        """The typed reply in a model's reply.
 
         Raises:
-            RefusedError: The model refused to take part.
-            ReplyError: The answer is not what was asked for.
+            ReplyError: It is not what was asked for; `RefusedError`, if the model refused.
         """
         if answer.finish_reason == "content_filter":
             raise RefusedError("a filter of the provider stopped the reply")
         if answer.refusal is not None:
             raise RefusedError("the model refused to take part")
         try:
-            reply: Any = parse_reply(answer.text, self.reply_type, self.briefing.contract, data)
+            reply = parse_reply(answer.text, self.reply_type, self.briefing, data)
         except ReplyError:
             if looks_like_refusal(answer.text):
                 raise RefusedError("the model refused to take part") from None
             raise
-        objection = self.objection(reply, state)
-        if objection:
+        if objection := self.objection(reply, state):
             raise ReplyError(objection)
-        return cast("Reply", reply)
+        return reply
 
     async def on_reset(self, cancellation_token: CancellationToken) -> None:
-        """Forgets everything that was said."""
+        """Forgets all messages."""
         self._seen = []
 
     async def save_state(self) -> Mapping[str, Any]:
-        """What was said so far, as JSON data.
-
-        A guest's message of a type that only the guest knows is kept as its text: there would be
-        nobody to build it again, and its text is all that an agent reads.
-        """
-        factory = self._message_factory()
-        return {
-            "seen": [
-                (message if factory.is_registered(type(message)) else _as_text(message)).dump()
-                for message in self._seen
-            ]
-        }
+        """The messages so far, as JSON data."""
+        factory = message_factory(self.produced_message_types)
+        # Of a guest's message of an unknown type the text is enough: agents read no more of it.
+        known = (
+            message
+            if factory.is_registered(type(message))
+            else TextMessage(content=message.to_model_text(), source=message.source)
+            for message in self._seen
+        )
+        return {"seen": [message.dump() for message in known]}
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
         """Restores what `save_state` gave."""
-        factory = self._message_factory()
+        factory = message_factory(self.produced_message_types)
         self._seen = [cast("BaseChatMessage", factory.create(data)) for data in state["seen"]]
 
-    def _message_factory(self) -> MessageFactory:
-        factory = message_factory()
-        for kind in self.produced_message_types:
-            if not factory.is_registered(kind):
-                factory.register(kind)
-        return factory
-
     def _to_config(self) -> PolicyAgentConfig:
-        return PolicyAgentConfig(
+        return self.component_config_schema(
             persona=self.persona,
             policies=self.briefing.policy_set,
             limits=self.briefing.limits,
-            models=[model.to_config() for model in self.models],
+            prompts=self.briefing.prompts,
+            models=[NamedModelConfig(name=m.name, config=m.config) for m in self.models],
+            name=self.name,
         )
 
     @classmethod
     def _from_config(cls, config: PolicyAgentConfig) -> Self:
-        briefing = Briefing(config.policies, config.limits)
-        return cls(config.persona, briefing, [Model.from_config(m) for m in config.models])
+        briefing = Briefing(config.policies, config.limits, config.prompts)
+        models = [Model(model.name, model.config) for model in config.models]
+        return cls(config.persona, briefing, models, config.name)
 
 
-def call_of(model: str, answer: Answer) -> Call:
+def call_of(model: str, answer: ModelReply) -> Call:
     """A model's reply, as turns have it."""
     return Call(
         model=model,
@@ -338,7 +321,3 @@ def call_of(model: str, answer: Answer) -> Call:
         latency=round(answer.latency, 4),
         json_as=answer.json_as,
     )
-
-
-def _as_text(message: BaseChatMessage) -> TextMessage:
-    return TextMessage(content=message.to_model_text(), source=message.source)

@@ -8,29 +8,46 @@ to the same ids when it is parsed (`agents.parsing`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     StringConstraints,
     ValidationInfo,
     field_validator,
 )
 
-from agents.models.fixed import Fixed
-from policies import PolicySet
+from policies import FieldError, PolicySet
+from policies.problems import quote, shorten, suggest
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)]
+KINDS = ("deliberation", "pairs")
+"""The kinds of chats. Each is a folder in `agents/`, with the modules `replies`, `state` and
+`agents`, and a section of the prompt texts. Nothing else at the root of `agents/` names them, since
+reply types register themselves when their module is imported."""
+
+ReplyText = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=20_000)
+]
 """Free text of a reply. This bound is for unconstrained endpoints; `ReplyLimits` is tighter."""
 
 
 def limited(limit: str) -> dict[str, Any]:
-    """Marks a field whose schema takes its upper bound from `ReplyLimits`."""
+    """Marks a string or list whose schema takes its upper bound from `ReplyLimits`."""
     return {"x-limit": limit}
+
+
+ThoughtText = Annotated[ReplyText, Field(json_schema_extra=limited("thought_chars"))]
+NoteText = Annotated[ReplyText, Field(json_schema_extra=limited("note_chars"))]
+ResponseText = Annotated[ReplyText, Field(json_schema_extra=limited("response_chars"))]
 
 
 class ReplyLimits(BaseModel):
@@ -56,172 +73,116 @@ class ReplyLimits(BaseModel):
     """Characters of a response."""
 
 
-class ReplyContract(BaseModel):
+@dataclass(frozen=True)
+class ReplyContract:
     """What a run's replies are held to: the ids that may be cited, and the limits."""
 
-    model_config = ConfigDict(frozen=True)
-
-    policy_of_rule: tuple[tuple[str, str], ...]
-    """Pairs of rule id and the policy id that it belongs to."""
-    policy_ids: tuple[str, ...]
-    """Ids of the policies, in the order of the set."""
-    limits: ReplyLimits = ReplyLimits()
-
-    @classmethod
-    def of(cls, policy_set: PolicySet, limits: ReplyLimits) -> ReplyContract:
-        """The contract of a policy set."""
-        pairs = tuple((rule.id, p.id) for p in policy_set.policies for rule in p.rules)
-        return cls(policy_of_rule=pairs, policy_ids=policy_set.policy_ids, limits=limits)
+    policy_set: PolicySet
+    limits: ReplyLimits = field(default_factory=ReplyLimits)
 
     @cached_property
     def owners(self) -> dict[str, str]:
         """Policy id of each rule id. Treat as read-only."""
-        return dict(self.policy_of_rule)
+        return {rule.id: p.id for p in self.policy_set.policies for rule in p.rules}
+
+    @property
+    def policy_ids(self) -> tuple[str, ...]:
+        """Ids of the policies, in the order of the set."""
+        return self.policy_set.policy_ids
+
+    def ids(self, what: str) -> Collection[str]:
+        """The ids of the `policies` or of the `rules`."""
+        return self.policy_ids if what == "policies" else self.owners
 
 
-class TypedReply(BaseModel):
-    """A reply of a role, or a part of one."""
+class ReplyPart(BaseModel):
+    """A reply, or a part of one."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     @classmethod
     def schema_for(cls, contract: ReplyContract) -> dict[str, Any]:
         """The JSON schema that asks for it, with the ids and limits of a run."""
-        schema: dict[str, Any] = _finish_schema(cls.model_json_schema(), contract)
-        return schema
+        return dict(_finish_schema(cls.model_json_schema(), contract))
 
 
-class Intent(TypedReply):
-    """One thing that the user wants, by the words or behind them."""
+class TypedReply(ReplyPart):
+    """The reply of a role, which a subclass names by a field ``role: Literal["…"] = "…"``."""
 
-    text: Text = Field(json_schema_extra=limited("thought_chars"))
-    kind: Literal["explicit", "implicit"]
-    nature: Literal["benign", "harmful"]
+    by_role: ClassVar[dict[str, type[TypedReply]]] = {}
+    """The reply type of each role whose module has been imported, for reading turns back."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "role" in cls.model_fields:
+            other = TypedReply.by_role.get(cls.role_name(), cls)
+            if other.__qualname__ != cls.__qualname__:  # the same one again, as in a notebook, may
+                raise ValueError(f"{cls.__qualname__} has the role of {other.__qualname__}")
+            TypedReply.by_role[cls.role_name()] = cls
+
+    @classmethod
+    def role_name(cls) -> str:
+        """The role whose reply it is."""
+        return str(cls.model_fields["role"].default)
+
+    def describe(self, stance: str | None) -> list[str]:
+        """The reply in plain words, one line a part; `stance` is that of its turn."""
+        return [f"{name}: {value}" for name, value in self if name != "role"]
 
 
-class Citation(TypedReply):
+class Citation(ReplyPart):
     """A thought with the policies and rules that it rests on."""
 
-    text: Text = Field(json_schema_extra=limited("thought_chars"))
+    text: ThoughtText
     policies: list[str] = Field(min_length=1, max_length=5, json_schema_extra={"x-ids": "policies"})
     rules: list[str] = Field(max_length=8, json_schema_extra={"x-ids": "rules"})
 
     @field_validator("policies", "rules")
     @classmethod
     def _known(cls, ids: list[str], info: ValidationInfo) -> list[str]:
-        if not isinstance(info.context, ReplyContract):
-            return list(dict.fromkeys(ids))
-        contract = info.context
-        known = contract.policy_ids if info.field_name == "policies" else contract.owners
-        unknown = [i if len(i) <= 60 else f"{i[:57]}..." for i in ids if i not in known]
-        if unknown:
-            do = "does" if len(unknown) == 1 else "do"
-            raise ValueError(f"{', '.join(unknown)} {do} not exist; use only: {', '.join(known)}")
+        if isinstance(info.context, ReplyContract):
+            known = info.context.ids(str(info.field_name))
+            unknown = [shorten(name) for name in ids if name not in known]
+            if unknown:
+                do = "does" if len(unknown) == 1 else "do"
+                use = f"use only: {', '.join(known)}"
+                raise ValueError(f"{', '.join(unknown)} {do} not exist; {use}")
         return list(dict.fromkeys(ids))
 
-
-class _Numbered(TypedReply):
-    thought: int
-    """Number of the thought that is meant."""
+    def __str__(self) -> str:
+        return f"{self.text} ({', '.join(self.policies + self.rules)})"
 
 
-# Fields come in the order that a model should fill them in, the base classes' from right to left:
-# number first, then the text, then the citation.
-class Correction(Citation, _Numbered):
-    """A new wording (and citation) of a thought that stands already."""
+@cache
+def _load_roles() -> None:
+    for kind in KINDS:
+        import_module(f"agents.{kind}.replies")
 
 
-class Dispute(_Numbered):
-    """An objection to a thought, left for others to settle."""
-
-    reason: Text = Field(json_schema_extra=limited("note_chars"))
-
-
-class IntentReply(TypedReply):
-    """Reply of the intent analyst."""
-
-    role: Literal["intent_analyst"] = "intent_analyst"
-    intents: list[Intent] = Field(min_length=1, max_length=20, json_schema_extra=limited("intents"))
+def _check_role(name: str) -> str:
+    _load_roles()
+    if name not in TypedReply.by_role:
+        raise FieldError(f"There is no role {quote(name)}.", suggest(name, TypedReply.by_role))
+    return name
 
 
-class DraftReply(TypedReply):
-    """Reply of the drafter: the first thoughts and the first response."""
-
-    role: Literal["drafter"] = "drafter"
-    thoughts: list[Citation] = Field(
-        min_length=1,
-        max_length=20,
-        json_schema_extra={**limited("thoughts"), "x-least": "least_thoughts"},
-    )
-    response: Text = Field(json_schema_extra=limited("response_chars"))
+def _list_roles(schema: dict[str, Any]) -> None:
+    _load_roles()
+    schema["enum"] = list(TypedReply.by_role)
 
 
-class DeliberationReply(TypedReply):
-    """Reply of a deliberator: a verdict on the current version, and what it changes in it."""
-
-    role: Literal["deliberator"] = "deliberator"
-    comment: Text = Field(json_schema_extra=limited("note_chars"))
-    verdict: Literal["accept", "revise"]
-    add: list[Citation] = Field(max_length=20, json_schema_extra=limited("changes"))
-    correct: list[Correction] = Field(max_length=20, json_schema_extra=limited("changes"))
-    dispute: list[Dispute] = Field(max_length=20, json_schema_extra=limited("changes"))
-    response: Text | None = Field(json_schema_extra=limited("response_chars"))
+def _read_reply(data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    return TypedReply.by_role[_check_role(str(data.get("role")))].model_validate(data)
 
 
-class Keep(_Numbered):
-    """The thought stays as it is."""
+Role: TypeAlias = Annotated[str, AfterValidator(_check_role), Field(json_schema_extra=_list_roles)]
+"""What an agent does in a chat, and so which reply it gives."""
 
-    decision: Literal["keep"]
-
-
-class _Rewriting(_Numbered):
-    decision: Literal["rewrite"]
-
-
-class Rewrite(Citation, _Rewriting):
-    """The thought stays in a new wording."""
-
-    why: Text = Field(json_schema_extra=limited("note_chars"))
-
-
-DropReason: TypeAlias = Literal["deceptive", "redundant", "repetitive", "policy_inconsistent"]
-
-
-class Drop(_Numbered):
-    """The thought goes, for one of the paper's reasons."""
-
-    decision: Literal["drop"]
-    reason: DropReason
-    why: Text = Field(json_schema_extra=limited("note_chars"))
-
-
-class RefinementReply(TypedReply):
-    """Reply of the refiner: what becomes of the thoughts, and the final response."""
-
-    role: Literal["refiner"] = "refiner"
-    decisions: list[Annotated[Keep | Rewrite | Drop, Field(discriminator="decision")]] = Field(
-        max_length=100, json_schema_extra=limited("decisions")
-    )
-    response: Text | None = Field(json_schema_extra=limited("response_chars"))
-
-
-def response_format(reply_type: type[TypedReply], contract: ReplyContract) -> Fixed:
-    """The JSON schema for a reply, as `response_format` takes it.
-
-    Args:
-        reply_type: The reply of a role.
-        contract: Ids and limits of the run.
-
-    Returns:
-        ``{"type": "json_schema", "json_schema": {"name", "strict", "schema"}}``. Every property is
-        required and no other is allowed, as OpenAI's strict mode wants it.
-    """
-    schema = {
-        "name": reply_type.__name__,
-        "strict": True,
-        "schema": reply_type.schema_for(contract),
-    }
-    return Fixed(type="json_schema", json_schema=schema)
+AnyReply: TypeAlias = Annotated[TypedReply, BeforeValidator(_read_reply), SerializeAsAny()]
+"""A reply of any role: read and written as the type that its role has."""
 
 
 def _finish_schema(node: Any, contract: ReplyContract) -> Any:
@@ -240,29 +201,15 @@ def _finish_schema(node: Any, contract: ReplyContract) -> Any:
     if "oneOf" in out:  # OpenAI's strict mode knows anyOf alone; the variants exclude each other
         out["anyOf"] = out.pop("oneOf")
     if "properties" in out:
-        out["properties"].pop("role", None)  # ours, to tell replies apart; not the model's to say
+        out["properties"].pop("role", None)  # set by us to tell replies apart, not by the model
         out["required"] = list(out["properties"])
         out["additionalProperties"] = False
     if "x-limit" in node:
-        _set_bound(out, getattr(contract.limits, node["x-limit"]))
+        bound = "maxItems" if out["type"] == "array" else "maxLength"
+        out[bound] = getattr(contract.limits, node["x-limit"])
     if "x-least" in node:
         out["minItems"] = min(out["maxItems"], getattr(contract.limits, node["x-least"]))
     if "x-ids" in node:
-        ids = list(contract.policy_ids if node["x-ids"] == "policies" else contract.owners)
-        out["items"] = {"type": "string", "enum": ids}
+        out["items"] = {"type": "string", "enum": list(contract.ids(node["x-ids"]))}
         out["maxItems"] = min(out["maxItems"], 3)
     return out
-
-
-def _set_bound(node: dict[str, Any], bound: int) -> None:
-    for variant in node.get("anyOf", [node]):
-        if variant.get("type") == "string":
-            variant["maxLength"] = bound
-        elif variant.get("type") == "array":
-            variant["maxItems"] = bound
-
-
-def rule_owners(contract: ReplyContract, rules: Sequence[str]) -> list[str]:
-    """Policies that the rules belong to, in order and once each; unknown rules are passed over."""
-    owners = contract.owners
-    return list(dict.fromkeys(owners[rule] for rule in rules if rule in owners))

@@ -1,4 +1,4 @@
-"""A turn: what one agent said, and everything that is needed to say it again.
+"""A turn: what one agent said, and everything that is needed to replay it.
 
 Turns travel through the group chat as `TurnMessage`, are what an agent builds its prompt from, and
 end up in the record as they are.
@@ -6,59 +6,27 @@ end up in the record as they are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from autogen_agentchat.messages import MessageFactory, StructuredMessage
+from autogen_agentchat.messages import BaseChatMessage, MessageFactory, StructuredMessage
 from autogen_core.models import AssistantMessage, UserMessage
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from agents.pair_replies import MOST, AnswerReply, BeliefReply, ClassifierReply, JudgeReply
+from agents.fields_set import share_fields_set
+from agents.models.usage import Usage
 from agents.parsing import find_json
-from agents.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
+from agents.replies import AnyReply, Role
 
-Role: TypeAlias = Literal[
-    "intent_analyst",
-    "drafter",
-    "deliberator",
-    "refiner",
-    "ear_whisperer",
-    "generator",
-    "violation_judge",
-    "violation_classifier",
-]
-Reply: TypeAlias = (
-    IntentReply
-    | DraftReply
-    | DeliberationReply
-    | RefinementReply
-    | BeliefReply
-    | AnswerReply
-    | JudgeReply
-    | ClassifierReply
-)
+GUEST = "guest"
+"""The role in turns of AutoGen agents that know nothing of policies."""
+
 TurnOutcome: TypeAlias = Literal["completed", "refused", "malformed", "truncated"]
 Stance: TypeAlias = Literal["accepts", "revises", "contests", "neither"]
-
-
-class Usage(BaseModel):
-    """Tokens, as the endpoint counts them."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    prompt_tokens: int = 0
-    """Tokens of the prompt, cached ones included."""
-    completion_tokens: int = 0
-    """Tokens of the reply."""
-    cached_tokens: int = 0
-    """Tokens of the prompt that the endpoint's prefix cache served; 0 where it does not say."""
-
-    def __add__(self, other: Usage) -> Usage:
-        return Usage(
-            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
-            completion_tokens=self.completion_tokens + other.completion_tokens,
-            cached_tokens=self.cached_tokens + other.cached_tokens,
-        )
 
 
 class Call(BaseModel):
@@ -89,14 +57,14 @@ class Turn(Call):
     agent: str
     """Name of the agent in the chat."""
     persona: str
-    """Name of the persona that it wore."""
-    role: Role | Literal["guest"]
+    """Name of its persona."""
+    role: Literal["guest"] | Role
     """`guest` is an AutoGen agent that knows nothing of policies."""
     round: int = 0
     """Round of the circle, from 1; 0 in the opening and the closing."""
     instruction: str = ""
-    """What the agent was told in this turn (the ground rules and policies stand in front)."""
-    reply: Annotated[Reply, Field(discriminator="role")] | None = None
+    """The instruction of this turn (the ground rules and policies stand in front of it)."""
+    reply: AnyReply | None = None
     """The reply as parsed; None if no reply could be used."""
     stance: Stance | None = None
     """What a deliberator's turn does to the current version; None for other roles."""
@@ -117,76 +85,70 @@ class Turn(Call):
     @cached_property
     def exchange(self) -> tuple[UserMessage, AssistantMessage]:
         """Instruction and reply as messages: made once, since every later call repeats them."""
-        return (
+        messages = (
             UserMessage(content=self.instruction, source="user"),
             AssistantMessage(content=self.said, source=self.agent),
         )
+        share_fields_set(messages)
+        return messages
+
+    @cached_property
+    def state_slot(self) -> list[Any]:
+        """Where `agents.chat_state` stores the state after this turn. Not part of its data."""
+        return []
 
     @property
     def total_usage(self) -> Usage:
         """Tokens of the turn, its discarded replies included."""
         return sum((call.usage for call in self.discarded), self.usage)
 
+    def describe(self) -> str:
+        """The turn in plain words, several lines."""
+        if self.reply is not None:
+            return "\n".join(self.reply.describe(self.stance))
+        return self.raw if self.role == GUEST else f"[{self.outcome}] {self.problem or ''}".strip()
+
 
 class TurnMessage(StructuredMessage[Turn]):
     """The chat message that carries a turn."""
 
     def to_text(self) -> str:
-        """The turn in words, for consoles and for agents that know nothing of our replies."""
-        return describe_turn(self.content)
+        """The turn in plain words, for consoles and for agents of other classes."""
+        return self.content.describe()
 
     def to_model_text(self) -> str:
         """Same as `to_text`."""
-        return describe_turn(self.content)
+        return self.content.describe()
+
+    def to_model_message(self) -> UserMessage:
+        """The same as a message; AutoGen's own would be the whole turn as JSON."""
+        return UserMessage(content=self.content.describe(), source=self.source)
 
 
-def message_factory() -> MessageFactory:
-    """AutoGen's factory of messages from saved state, knowing ours too."""
+def message_factory(types: Iterable[type[BaseChatMessage]] = ()) -> MessageFactory:
+    """AutoGen's factory of messages from saved state, for its own, ours and those types."""
     factory = MessageFactory()
-    factory.register(TurnMessage)
+    ours: list[type[BaseChatMessage]] = [TurnMessage, *types]
+    for message_type in ours:
+        if not factory.is_registered(message_type):
+            factory.register(message_type)
     return factory
 
 
-def describe_turn(turn: Turn) -> str:
-    """A turn in plain words, several lines."""
-    reply = turn.reply
-    if reply is None:
-        return (
-            turn.raw if turn.role == "guest" else f"[{turn.outcome}] {turn.problem or ''}".strip()
-        )
-    lines: list[str] = []
-    if isinstance(reply, IntentReply):
-        lines += [f"{i.kind}, {i.nature}: {i.text}" for i in reply.intents]
-    elif isinstance(reply, BeliefReply):
-        lines += [f"Angle: {reply.angle}", f"Belief: {reply.belief}"]
-    elif isinstance(reply, JudgeReply):
-        lines += [
-            f"{policy} {j.rating / MOST:.2f} ({j.rule}: {j.quote})"
-            for policy, j in reply.judgements.items()
-            if j.rating
-        ] or ["No violation."]
-    elif isinstance(reply, ClassifierReply):
-        lines += [f"{policy} {score:.2f}" for policy, score in reply.violations.items()]
-    elif isinstance(reply, DraftReply | AnswerReply):
-        lines += [f"+ {t.text} ({', '.join(t.policies + t.rules)})" for t in reply.thoughts]
-        lines.append(f"Response: {reply.response}")
-    elif isinstance(reply, DeliberationReply):
-        lines.append(f"{turn.stance}: {reply.comment}")
-        lines += [f"+ {t.text} ({', '.join(t.policies + t.rules)})" for t in reply.add]
-        lines += [
-            f"{c.thought} → {c.text} ({', '.join(c.policies + c.rules)})" for c in reply.correct
-        ]
-        lines += [f"{d.thought} disputed: {d.reason}" for d in reply.dispute]
-        if reply.response is not None:
-            lines.append(f"Response: {reply.response}")
-    else:
-        for d in reply.decisions:
-            if d.decision == "keep":
-                lines.append(f"{d.thought} kept")
-            elif d.decision == "rewrite":
-                lines.append(f"{d.thought} rewritten: {d.text} ({d.why})")
-            else:
-                lines.append(f"{d.thought} dropped as {d.reason}: {d.why}")
-        if reply.response is not None:
-            lines.append(f"Response: {reply.response}")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class RepliesSchema:
+    """Annotates ``list[Turn]``: says in the JSON Schema which replies its turns hold."""
+
+    replies: Any
+    """The reply types of a kind of chat, as a union that `role` discriminates."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Implements pydantic's hook."""
+        turns = handler(schema)
+        fields = handler.resolve_ref_schema(turns["items"])["properties"]
+        reply = handler(TypeAdapter(self.replies).core_schema)
+        fields["reply"]["anyOf"] = [reply, {"type": "null"}]
+        fields["role"] = {"enum": [*reply["discriminator"]["mapping"], GUEST], "type": "string"}
+        return turns

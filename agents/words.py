@@ -10,17 +10,13 @@ _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+(?:'[^\W_{_UNSPACED}]+)*")
 
 
-def words_of(text: str) -> list[str]:
+@lru_cache(maxsize=32)  # an audit asks for the words of a few texts again and again
+def words_of(text: str) -> tuple[str, ...]:
     """The words of a text, case and punctuation aside; of Chinese and Japanese, the characters."""
-    return list(_words(text))
+    plain = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return tuple(_WORD.findall(plain.casefold()))
 
 
 def has_words(text: str) -> bool:
     """Whether a text has any."""
     return bool(_WORD.search(text))
-
-
-@lru_cache(maxsize=32)  # an audit asks for the words of a few texts again and again
-def _words(text: str) -> tuple[str, ...]:
-    plain = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return tuple(_WORD.findall(plain.casefold()))

@@ -1,6 +1,6 @@
 """What is reasoned over: policy sets, their loader and their rendering into prompt text."""
 
-from policies.errors import AidsafeError, ExitCode, InputError
+from policies.errors import AidsafeError, InputError
 from policies.loader import check_policy_set, load_policy_set, shipped_policy_sets
 from policies.problems import FieldError, Finding, Loc, Problem, YamlError
 from policies.render import render_policy, render_policy_set
@@ -10,7 +10,6 @@ from policies.yaml_source import Check, load_yaml, parse_yaml_text
 __all__ = [
     "AidsafeError",
     "Check",
-    "ExitCode",
     "FieldError",
     "Finding",
     "InputError",

@@ -34,60 +34,44 @@ def find_policy_conflicts(policy: Any) -> Iterator[Finding]:
 
 def find_set_conflicts(policy_set: Any) -> Iterator[Finding]:
     """Finds everything that contradicts something else in the set."""
-    policies = list(_items(policy_set, "policies"))
-    policy_ids: defaultdict[str, list[Loc]] = defaultdict(list)
-    rule_ids: defaultdict[str, list[Loc]] = defaultdict(list)
-    for index, policy in policies:
-        if policy_id := _text(policy, "id"):
-            policy_ids[policy_id].append(("policies", index, "id"))
-        for number, rule in _items(policy, "rules"):
-            if rule_id := _text(rule, "id"):
-                rule_ids[rule_id].append(("policies", index, "rules", number, "id"))
-    yield from _find_duplicates("policy", policy_ids)
-    yield from _find_duplicates("rule", rule_ids)
-    for index, policy in policies:
-        for loc, cause, remedy in find_policy_conflicts(policy):
-            yield ("policies", index, *loc), cause, remedy
-        for number, overlap in _items(policy, "overlaps"):
-            other = _text(overlap, "policy")
-            if other and other not in policy_ids:
-                yield (
-                    ("policies", index, "overlaps", number, "policy"),
-                    f"There is no policy {quote(other)} in this set.",
-                    suggest(other, policy_ids),
-                )
-    yield from _find_contradictions(policies)
-
-
-def _find_duplicates(kind: str, places: Mapping[str, list[Loc]]) -> Iterator[Finding]:
-    """Reports every place of a repeated id, since any of them may be the mistaken one."""
-    for name, locs in places.items():
-        if len(locs) > 1:
-            for loc in locs:
-                yield (
-                    loc,
-                    f"The {kind} id {quote(name)} is used {len(locs)} times in this set.",
-                    "Keep it in one place and give the others ids of their own.",
-                )
-
-
-def _find_contradictions(policies: list[tuple[int, Mapping[str, Any]]]) -> Iterator[Finding]:
-    stated: defaultdict[frozenset[str], list[tuple[Loc, str]]] = defaultdict(list)
-    for index, policy in policies:
+    ids: defaultdict[tuple[str, str], list[Loc]] = defaultdict(list)
+    overlaps: list[tuple[Loc, str, str, str]] = []  # where, both policies, the one that prevails
+    for index, policy in _items(policy_set, "policies"):
+        at: Loc = ("policies", index)
         own = _text(policy, "id")
+        ids["policy", own].append((*at, "id"))
+        for number, rule in _items(policy, "rules"):
+            ids["rule", _text(rule, "id")].append((*at, "rules", number, "id"))
         for number, overlap in _items(policy, "overlaps"):
-            other, prevails = _text(overlap, "policy"), _text(overlap, "prevails")
-            if own and other and prevails in (own, other):
-                loc: Loc = ("policies", index, "overlaps", number, "prevails")
-                stated[frozenset((own, other))].append((loc, prevails))
-    for pair, statements in stated.items():
+            names = _text(overlap, "policy"), _text(overlap, "prevails")
+            overlaps.append(((*at, "overlaps", number), own, *names))
+        for loc, cause, remedy in find_policy_conflicts(policy):
+            yield (*at, *loc), cause, remedy
+    for (kind, name), locs in ids.items():
+        # Every place of a repeated id, since any of them may be the mistaken one.
+        for loc in locs if name and len(locs) > 1 else ():
+            cause = f"The {kind} id {quote(name)} is used {len(locs)} times in this set."
+            yield loc, cause, "Keep it in one place and give the others ids of their own."
+    known = [name for kind, name in ids if kind == "policy" and name]
+    for loc, _, other, _ in overlaps:
+        if other and other not in known:
+            cause = f"There is no policy {quote(other)} in this set."
+            yield (*loc, "policy"), cause, suggest(other, known)
+    yield from _find_contradictions(overlaps)
+
+
+def _find_contradictions(overlaps: list[tuple[Loc, str, str, str]]) -> Iterator[Finding]:
+    decided: defaultdict[tuple[str, ...], list[tuple[Loc, str]]] = defaultdict(list)
+    for loc, own, other, prevails in overlaps:
+        if own and other and prevails in (own, other):
+            decided[tuple(sorted((own, other)))].append((loc, prevails))
+    for (first, second), statements in decided.items():
         if len({prevails for _, prevails in statements}) > 1:
-            first, second = (quote(policy_id) for policy_id in sorted(pair))
-            for place, prevails in statements:
+            for loc, prevails in statements:
                 yield (
-                    place,
-                    f"The overlap of {first} and {second} is decided both ways in this set; here "
-                    f"{quote(prevails)} prevails.",
+                    (*loc, "prevails"),
+                    f"The overlap of {quote(first)} and {quote(second)} is decided both ways in "
+                    f"this set; here {quote(prevails)} prevails.",
                     "Let the same policy prevail wherever this overlap stands.",
                 )
 

@@ -10,8 +10,6 @@ from policies.problems import Problem, YamlError, quote, suggest
 from policies.types import PolicySet
 from policies.yaml_source import load_yaml
 
-_SUFFIXES = (".yaml", ".yml")
-
 
 def shipped_policy_sets() -> dict[str, Path]:
     """Returns the files of the shipped policy sets by name, in alphabetical order."""
@@ -25,43 +23,30 @@ def load_policy_set(name_or_path: str | Path) -> PolicySet:
         name_or_path: The name of a shipped set, such as `aidsafe`, or the path of a YAML file:
             whatever contains a slash or ends in `.yaml` or `.yml`.
 
-    Returns:
-        The validated set.
-
     Raises:
-        InputError: If no shipped set has that name.
-        YamlError: If the file cannot be used, with all of its problems.
+        InputError: No shipped set has that name.
+        YamlError: The file cannot be used, with all of its problems.
     """
     return load_yaml(_find_file(name_or_path), PolicySet, checks=(find_set_conflicts,))
 
 
-def check_policy_set(path: str | Path) -> list[Problem]:
-    """Returns every problem of a policy set, by line; none if it can be used.
-
-    Args:
-        path: What `load_policy_set` takes.
-
-    Raises:
-        InputError: If no shipped set has that name.
-    """
+def check_policy_set(name_or_path: str | Path) -> list[Problem]:
+    """Every problem of a policy set, by line; none if it can be used. See `load_policy_set`."""
     try:
-        load_policy_set(path)
+        load_policy_set(name_or_path)
     except YamlError as error:
         return list(error.problems)
     return []
 
 
 def _find_file(name_or_path: str | Path) -> Path:
-    if isinstance(name_or_path, Path):
-        return name_or_path
-    if "/" in name_or_path or "\\" in name_or_path or name_or_path.endswith(_SUFFIXES):
-        return Path(name_or_path)
-    shipped = shipped_policy_sets()
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    names = ", ".join(shipped)
-    near = suggest(name_or_path, shipped)
+    shipped, name = shipped_policy_sets(), str(name_or_path)
+    is_path = isinstance(name_or_path, Path) or "/" in name or "\\" in name
+    if is_path or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name in shipped:
+        return shipped[name]
     raise InputError(
-        f"There is no shipped policy set {quote(name_or_path)}; there are {names}.",
-        f"{near} A file of your own is named by a path that ends in .yaml.",
+        f"There is no shipped policy set {quote(name)}; there are {', '.join(shipped)}.",
+        f"{suggest(name, shipped)} A file of your own is named by a path that ends in .yaml.",
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
-from policies.errors import InputError
+from policies.errors import Explained, InputError
 
 Loc = tuple[str | int, ...]
 """Where a value stands in a file: keys and list indices from the top, e.g. `("rules", 0, "id")`."""
@@ -45,24 +46,17 @@ class YamlError(InputError):
         # Exceptions are copied and pickled by calling the class with `args`.
         self.args = (self.problems,)
 
+    @classmethod
+    def at(cls, path: str, line: int | None, cause: str, remedy: str) -> Self:
+        """The error of one problem."""
+        return cls([Problem(path, line, cause, remedy)])
 
-class FieldError(ValueError):
+
+class FieldError(Explained, ValueError):
     """Raised by a pydantic validator that can say how to mend what it refuses.
 
-    The YAML reader shows both sentences as they are.
-
-    Args:
-        cause: One sentence: what is wrong.
-        remedy: One sentence: what to write instead.
+    The YAML reader shows both sentences, cause and remedy, as they are.
     """
-
-    def __init__(self, cause: str, remedy: str = "") -> None:
-        super().__init__(cause, remedy)
-        self.cause = cause
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.cause} {self.remedy}".strip()
 
 
 def shorten(value: object) -> str:

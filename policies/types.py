@@ -113,7 +113,6 @@ class Rule(_Frozen):
 
     id: RuleId
     """Unique in the whole policy set."""
-
     text: Text
     """The rule, as a sentence that can be judged kept or broken."""
 
@@ -123,10 +122,8 @@ class ResponseGuide(_Frozen):
 
     help: Text
     """When to help in full."""
-
     help_safely: Text
     """When to help with part of what is asked, and how."""
-
     decline: Text
     """When to decline, and why."""
 
@@ -136,10 +133,8 @@ class Overlap(_Frozen):
 
     policy: PolicyId
     """The other policy."""
-
     prevails: PolicyId
     """The policy that decides: the other one, or the one that states this overlap."""
-
     note: Note = ""
     """Where they meet, or why that one prevails."""
 
@@ -149,25 +144,18 @@ class Policy(_Frozen):
 
     id: PolicyId
     """Cited by thoughts."""
-
     title: Title
     """Its name for people."""
-
     version: Version
     """Its writer's version of it."""
-
     definition: Text
     """What the policy is about."""
-
     rules: tuple[Rule, ...] = Field(min_length=1, max_length=50)
     """What it demands and forbids."""
-
     allowed: tuple[Text, ...] = Field(max_length=50)
     """What stays allowed though it looks close; it holds over-refusal down."""
-
     respond: ResponseGuide
     """How to respond."""
-
     overlaps: tuple[Overlap, ...] = Field(default=(), max_length=50)
     """Where it meets other policies; an overlap need be stated by only one of the two."""
 
@@ -186,19 +174,14 @@ class PolicySet(_Frozen):
 
     id: PolicyId
     """Its name in commands and records."""
-
     title: Title
     """Its name for people."""
-
     version: Version
     """Its writer's version of it."""
-
     description: Text
     """What the set is for; told to people, not to models."""
-
     source: Note = ""
     """What it was written after; told to people, not to models."""
-
     policies: tuple[Policy, ...] = Field(min_length=1, max_length=100)
     """In the order in which models see them."""
 
@@ -222,23 +205,12 @@ class PolicySet(_Frozen):
         return {rule.id: policy.id for policy in self.policies for rule in policy.rules}
 
     def policy_of_rule(self, rule_id: str) -> str:
-        """Returns the id of the policy that holds a rule.
-
-        Raises:
-            KeyError: If no policy of the set holds it.
-        """
+        """The id of the policy that holds a rule; a KeyError if none does."""
         return self._policy_of[rule_id]
 
     def get(self, policy_id: str) -> Policy:
-        """Returns a policy by its id.
-
-        Raises:
-            KeyError: If the set does not hold it.
-        """
-        for policy in self.policies:
-            if policy.id == policy_id:
-                return policy
-        raise KeyError(policy_id)
+        """The policy of that id; a KeyError if there is none."""
+        return {policy.id: policy for policy in self.policies}[policy_id]
 
     @model_validator(mode="after")
     def _check_consistency(self) -> Self:

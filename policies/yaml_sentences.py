@@ -16,12 +16,37 @@ from policies.problems import FieldError, Loc, quote, shorten, suggest
 _LIST_TYPES = {"list_type", "tuple_type", "set_type", "frozen_set_type"}
 _MAPPING_TYPES = {"dict_type", "mapping_type", "model_type", "model_attributes_type"}
 _SCALARS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
-_BOUNDS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
+_KINDS: dict[type, str] = {
+    bool: "a yes/no value",  # before int, whose subclass it is
+    int: "a number",
+    float: "a number",
+    datetime.date: "a date",
+    dict: "a mapping",
+    list: "a list",
+    type(None): "nothing",
 }
+_FORMS = {
+    "greater_than": ("{name} must be more than {gt} (got {short}).", "Change the number."),
+    "greater_than_equal": ("{name} must be at least {ge} (got {short}).", "Change the number."),
+    "less_than": ("{name} must be less than {lt} (got {short}).", "Change the number."),
+    "less_than_equal": ("{name} must be at most {le} (got {short}).", "Change the number."),
+    "string_unicode": ("{name} has an escape that stands for no character.", "Remove it."),
+    "string_too_short": ("{name} needs at least {min_length} characters.", "Write more."),
+    "string_too_long": ("{name} has {length} characters, of at most {max_length}.", "Shorten it."),
+    "too_short": (
+        "{name} has {length} items and needs at least {min_length}.",
+        "Add what is missing.",
+    ),
+    "too_long": (
+        "{name} has {length} items, of at most {max_length}.",
+        "Remove some, or split the file.",
+    ),
+    "string_pattern_mismatch": (
+        "{name} has the wrong form: {quoted}.",
+        "It must match {pattern}.",
+    ),
+}
+"""Cause and remedy of pydantic's errors about bounds, lengths and patterns."""
 _SYNTAX = (
     (
         "mapping values are not allowed",
@@ -97,7 +122,10 @@ def _explain(error: ErrorDetails, model: type[BaseModel], written: str | None) -
         parent = f" in {_name(loc[:-1])}" if len(loc) > 1 else ""
         return f"the key {name} is missing{parent}.", f'Add a line "{loc[-1]}: ..." there.'
     if kind in {"value_error", "assertion_error"}:
-        return _explain_refusal(limits.get("error"), name)
+        raised = limits.get("error")
+        if isinstance(raised, FieldError):
+            return raised.cause, raised.remedy
+        return f"{name} cannot be used: {str(raised).rstrip('.')}.", ""
     if value is None:
         return f"{name} has no value.", "Write one after the colon, or remove the line."
     if kind == "string_type":
@@ -111,73 +139,35 @@ def _explain(error: ErrorDetails, model: type[BaseModel], written: str | None) -
         return _mismatch(name, "a mapping", value), 'Write it as lines of the form "key: value".'
     if scalar := _SCALARS.get(kind.split("_")[0]):
         return _mismatch(name, scalar, value, written), f"Write {scalar}, without quotes."
-    if kind in _BOUNDS:
-        key, words = _BOUNDS[kind]
-        limit = str(limits[key]).removesuffix(".0")
-        return f"{name} must be {words} {limit} (got {shorten(value)}).", "Change the number."
-    return _explain_form(kind, limits, name, value) or (
-        f"{name} cannot be used: {_plain(error['msg'])}.",
-        "Change the value.",
-    )
+    return _explain_form(error, name)
 
 
-def _explain_form(
-    kind: str, limits: dict[str, Any], name: str, value: Any
-) -> tuple[str, str] | None:
-    """Lengths, patterns and choices."""
-    if kind == "string_unicode":
-        return f"{name} has an escape that stands for no character.", "Remove it."
-    if kind == "string_too_short":
-        if not str(value).strip():
+def _explain_form(error: ErrorDetails, name: str) -> tuple[str, str]:
+    """Bounds, lengths, patterns, choices, and whatever else."""
+    kind, value, limits = error["type"], error["input"], error.get("ctx", {})
+    if kind in _FORMS:
+        if kind == "string_too_short" and not str(value).strip():
             return f"{name} is empty.", "Write its text."
-        return f"{name} needs at least {limits['min_length']} characters.", "Write more."
-    if kind == "string_too_long":
-        most = limits["max_length"]
-        return f"{name} has {len(value)} characters, of at most {most}.", "Shorten it."
-    if kind == "too_short":
-        least, count = limits["min_length"], limits["actual_length"]
-        return f"{name} has {count} items and needs at least {least}.", "Add what is missing."
-    if kind == "too_long":
-        most, count = limits["max_length"], limits["actual_length"] or len(value)
-        return f"{name} has {count} items, of at most {most}.", "Remove some, or split the file."
-    if kind == "string_pattern_mismatch":
-        return f"{name} has the wrong form: {quote(value)}.", f"It must match {limits['pattern']}."
-    if kind in {"literal_error", "enum"}:
-        known = re.findall(r"'([^']*)'", str(limits["expected"]))
-        return (
-            f"{name} must be one of {', '.join(map(quote, known))}, but it is {quote(value)}.",
-            suggest(str(value), known),
-        )
-    if kind == "union_tag_invalid":
-        known = re.findall(r"'([^']*)'", str(limits["expected_tags"]))
-        key = str(limits["discriminator"]).strip("'")
-        return (
-            f"{quote(limits['tag'])} is no known {key} of {name}.",
-            suggest(str(limits["tag"]), known),
-        )
-    return None
-
-
-def _explain_refusal(error: object, name: str) -> tuple[str, str]:
-    """What a validator of the model itself said."""
-    if isinstance(error, FieldError):
-        return error.cause, error.remedy
-    return f"{name} cannot be used: {str(error).rstrip('.')}.", ""
+        length = limits.get("actual_length") or getattr(value, "__len__", int)()
+        given = {key: str(limit).removesuffix(".0") for key, limit in limits.items()}
+        given |= {"name": name, "short": shorten(value), "quoted": quote(value)}
+        given["length"] = str(length)
+        cause, remedy = _FORMS[kind]
+        return cause.format_map(given), remedy.format_map(given)
+    if kind in {"literal_error", "enum", "union_tag_invalid"}:
+        known = re.findall(r"'([^']*)'", str(limits.get("expected", limits.get("expected_tags"))))
+        if kind == "union_tag_invalid":
+            tag, key = str(limits["tag"]), str(limits["discriminator"]).strip("'")
+            return f"{quote(tag)} is no known {key} of {name}.", suggest(tag, known)
+        cause = f"{name} must be one of {', '.join(map(quote, known))}, but it is {quote(value)}."
+        return cause, suggest(str(value), known)
+    said = error["msg"].replace("Input should", "it should").rstrip(".")
+    return f"{name} cannot be used: {said}.", "Change the value."
 
 
 def describe_kind(value: object) -> str:
     """What YAML took a value for, in words."""
-    if isinstance(value, bool):
-        return "a yes/no value"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, datetime.date):
-        return "a date"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    return "nothing" if value is None else "text"
+    return next((words for kind, words in _KINDS.items() if isinstance(value, kind)), "text")
 
 
 def _mismatch(name: str, wanted: str, value: object, written: str | None = None) -> str:
@@ -194,10 +184,6 @@ def _name(loc: Loc) -> str:
         return quote(loc[-1])
     parent = next((part for part in reversed(loc) if isinstance(part, str)), None)
     return f"item {loc[-1] + 1} of {quote(parent)}" if parent else f"item {loc[-1] + 1}"
-
-
-def _plain(message: str) -> str:
-    return message.replace("Input should", "it should").rstrip(".")
 
 
 def _keys(model: type[BaseModel], loc: Loc) -> list[str]:

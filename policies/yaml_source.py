@@ -14,20 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from policies.problems import FieldError, Finding, Loc, Problem, YamlError
-from policies.yaml_nodes import RefusedError, Source, compose
+from policies.problems import Finding, Problem, YamlError
+from policies.yaml_nodes import PlainYaml, read_plain
 from policies.yaml_sentences import explain_value
-
-__all__ = [
-    "Check",
-    "FieldError",
-    "Finding",
-    "Loc",
-    "Problem",
-    "YamlError",
-    "load_yaml",
-    "parse_yaml_text",
-]
 
 MAX_BYTES = 1_000_000
 """Larger files are refused unread; a policy set has a few tens of kilobytes."""
@@ -47,51 +36,24 @@ def load_yaml(path: Path, model: type[M], *, checks: Sequence[Check] = ()) -> M:
         model: What it must hold.
         checks: Further checks of the raw data.
 
-    Returns:
-        The validated model.
-
     Raises:
         YamlError: With every problem of the file.
     """
-    try:
-        text = _read_text(path)
-    except RefusedError as refused:
-        raise YamlError([refused.at(str(path))]) from None
-    return parse_yaml_text(text, str(path), model, checks)
+    return parse_yaml_text(_read_text(path), str(path), model, checks)
 
 
 def parse_yaml_text(text: str, name: str, model: type[M], checks: Sequence[Check] = ()) -> M:
-    """Reads YAML text into a model, as `load_yaml` does with a file.
-
-    Args:
-        text: The YAML.
-        name: What to call it in problems, such as its path.
-        model: What it must hold.
-        checks: Further checks of the raw data.
-
-    Returns:
-        The validated model.
-
-    Raises:
-        YamlError: With every problem of the text.
-    """
-    try:
-        source = compose(text, next(iter(model.model_fields), "key"))
-    except RefusedError as refused:
-        raise YamlError([refused.at(name)]) from None
+    """Reads YAML text into a model, as `load_yaml` does with a file; problems call it `name`."""
+    source = read_plain(text, name, next(iter(model.model_fields), "key"))
     result, findings = _validate(source, model, checks)
-    problems = [Problem(name, line, cause, remedy) for line, cause, remedy in source.problems]
-    problems += [
-        Problem(name, source.line_of(loc), cause, remedy) for loc, cause, remedy in findings
-    ]
+    problems = [*source.problems, *(Problem(name, source.line_of(at), *s) for at, *s in findings)]
     if problems or result is None:
-        ordered = sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0)
-        raise YamlError(ordered)
+        raise YamlError(sorted(dict.fromkeys(problems), key=lambda problem: problem.line or 0))
     return result
 
 
 def _validate(
-    source: Source, model: type[M], checks: Sequence[Check]
+    source: PlainYaml, model: type[M], checks: Sequence[Check]
 ) -> tuple[M | None, list[Finding]]:
     found = [finding for check in checks for finding in check(source.data)]
     try:
@@ -114,31 +76,28 @@ def _validate(
 
 
 def _read_text(path: Path) -> str:
+    def refused(cause: str, remedy: str, line: int | None = None) -> YamlError:
+        return YamlError.at(str(path), line, cause, remedy)
+
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise RefusedError(None, "This is a folder.", "Name one YAML file in it.")
+            raise refused("This is a folder.", "Name one YAML file in it.")
         if not stat.S_ISREG(status.st_mode):
-            raise RefusedError(None, "This is not a regular file.", "Save the YAML as a file.")
+            raise refused("This is not a regular file.", "Save the YAML as a file.")
         if status.st_size > MAX_BYTES:
-            raise RefusedError(
-                None,
-                f"This file is too large: {status.st_size:,} bytes, of at most {MAX_BYTES:,}.",
-                "Split it, or check that it is the right file.",
-            )
+            cause = f"This file is too large: {status.st_size:,} bytes, of at most {MAX_BYTES:,}."
+            raise refused(cause, "Split it, or check that it is the right file.")
         content = path.read_bytes()
     except FileNotFoundError:
-        raise RefusedError(
-            None, "There is no such file.", "Check the path and the spelling."
-        ) from None
+        raise refused("There is no such file.", "Check the path and the spelling.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise RefusedError(
-            None, f"This file cannot be read: {reason}.", "Check the path and its permissions."
-        ) from None
+        cause = f"This file cannot be read: {reason}."
+        raise refused(cause, "Check the path and its permissions.") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         cause = f"This file is not UTF-8 text (byte {error.start:,} cannot be read)."
-        raise RefusedError(line, cause, "Save it with the encoding UTF-8.") from None
+        raise refused(cause, "Save it with the encoding UTF-8.", line) from None

@@ -19,12 +19,12 @@ from autogen_core.models import (
 from pydantic import BaseModel
 
 from agents.layout import Briefing
+from agents.models.config import ModelConfig
 from agents.models.endpoint import EndpointConfig, EndpointResult
-from agents.models.model import Model, ModelConfig
+from agents.models.model import Model
 from agents.persona import Persona
-from agents.replies import ReplyLimits
-from agents.turns import Role
-from orchestration.recipe import Cast, Recipe
+from agents.replies import ReplyLimits, Role
+from orchestration.deliberation.recipe import Cast, Recipe
 from policies import PolicySet, load_policy_set
 
 Script = Callable[[Sequence[LLMMessage], Mapping[str, Any]], Any]

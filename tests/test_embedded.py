@@ -11,9 +11,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from orchestration.journal import FILE_NAME, Journal
-from orchestration.record import CoTRecord
+from orchestration.deliberation.record import CoTRecord
 from policies import load_policy_set
+from tests.orchestration.run_helpers import records as all_records
 
 pytestmark = pytest.mark.embedded
 
@@ -40,11 +40,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(run_folder: Path) -> list[CoTRecord]:
-    journal = Journal(run_folder / FILE_NAME)
-    try:
-        return list(journal.records())
-    finally:
-        journal.close()
+    return all_records(run_folder)
 
 
 def test_with_nothing_configured_prompts_become_completed_records(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from autogen_core import CancellationToken
 
-from agents.models.errors import CallNotBegun, EndpointError
+from agents.models.errors import CallNotStarted, EndpointError
 
 
 class Observer(Protocol):
@@ -20,7 +20,7 @@ class Observer(Protocol):
         """An attempt got no usable answer.
 
         Args:
-            where: Label of the endpoint, as `throttles()` has it.
+            where: Label of the endpoint, as `limiters()` has it.
             error: What happened.
             retry_in: Seconds until the next attempt asks for a slot; None if there is none.
         """
@@ -29,7 +29,7 @@ class Observer(Protocol):
         """An attempt got a chat completion, or a provider's filter took the prompt."""
 
 
-class Halt:
+class StopSignal:
     """Once set, no further call is begun; those in flight are finished.
 
     Belongs to one event loop, and is set in its thread (a signal handler of the loop is in it).
@@ -40,11 +40,11 @@ class Halt:
         self._waiting: set[asyncio.Future[Any]] = set()
 
     def set(self) -> None:
-        """Lets nothing begin any more, and wakes all who wait to begin with `CallNotBegun`."""
+        """Lets nothing begin any more, and wakes all who wait to begin with `CallNotStarted`."""
         self._set = True
         for future in self._waiting:
             if not future.done():
-                future.set_exception(CallNotBegun())
+                future.set_exception(CallNotStarted())
         self._waiting.clear()
 
     def is_set(self) -> bool:
@@ -55,16 +55,16 @@ class Halt:
         """Passes if calls may begin.
 
         Raises:
-            CallNotBegun: They may not.
+            CallNotStarted: They may not.
         """
         if self._set:
-            raise CallNotBegun
+            raise CallNotStarted
 
     async def wait(self, future: asyncio.Future[Any]) -> Any:
         """The result of a future that stands for a call to be begun.
 
         Raises:
-            CallNotBegun: It was set first. The future then holds this error.
+            CallNotStarted: It was set first. The future then holds this error.
         """
         self.check()
         self._waiting.add(future)
@@ -77,7 +77,7 @@ class Halt:
         """Sleeps.
 
         Raises:
-            CallNotBegun: It is set, or was while asleep.
+            CallNotStarted: It is set, or was while asleep.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -114,7 +114,7 @@ class CallContext:
     priority: int = 0
     """Where calls wait for a slot, the lowest goes first: the number of the chat, so that the
     oldest chat is finished first."""
-    halt: Halt | None = None
+    stop_signal: StopSignal | None = None
     observer: Observer | None = None
 
 

@@ -32,7 +32,6 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from agents.models.attempts import Attempts
 from agents.models.context import NoCancellation
 from agents.models.errors import (
     EndpointError,
@@ -40,18 +39,13 @@ from agents.models.errors import (
     RequestRejected,
     SchemaUnsupported,
 )
-from agents.models.forms import JsonForm, form_of, in_form
+from agents.models.failure import filter_result, to_endpoint_error
 from agents.models.http import HttpClient
-from agents.models.registry import throttle_of
-from agents.models.wire import (
-    EndpointResult,
-    adapt_to_openai,
-    as_content,
-    explain,
-    filtered,
-    is_openai,
-    read_completion,
-)
+from agents.models.json_mode import JsonMode, apply_json_mode, json_mode_selector
+from agents.models.rate_limiter import limiter_of
+from agents.models.request import adapt_to_openai, encode_request, is_openai
+from agents.models.response import EndpointResult, read_completion
+from agents.models.retries import Retries
 
 __all__ = ["EndpointClient", "EndpointConfig", "EndpointResult", "is_loopback"]
 
@@ -79,7 +73,7 @@ class EndpointConfig(BaseModel):
     """Calls at the same time at most; as many as there are chats if left out."""
     min_concurrency: int = Field(default=1, ge=1)
     """Calls at the same time that are allowed however much the endpoint throttles."""
-    json_as: JsonForm = "json_schema"
+    json_as: JsonMode = "json_schema"
     """How JSON is asked for: by a schema in OpenAI's `response_format`; by its plain `json_object`;
     in words alone (`text`); or as a grammar of llama.cpp built with llguidance, which leaves out
     white space (the embedded model is asked so)."""
@@ -185,13 +179,13 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         if is_openai(config.base_url):
             adapt_to_openai(body)
         key = self._key()
-        throttle = throttle_of(config.base_url, config.max_concurrency, config.min_concurrency)
-        forms = form_of(config)
-        attempts = Attempts(config.max_retries, config.retry_seconds, throttle, config.base_url)
+        throttle = limiter_of(config.base_url, config.max_concurrency, config.min_concurrency)
+        json_modes = json_mode_selector(config)
+        attempts = Retries(config.max_retries, config.retry_seconds, throttle, config.base_url)
         while True:
             await attempts.begin()
-            form = forms.now  # as of now: what others found out while this one waited counts
-            sent = in_form(body, form)
+            mode = json_modes.current  # read after the wait: other calls may have learned more
+            sent = apply_json_mode(body, mode)
             try:
                 result = await self._post(sent, messages, key)
             except BaseException:
@@ -200,15 +194,15 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
             attempts.end(result)
             if isinstance(result, SchemaUnsupported):
                 if "response_format" not in sent:
-                    result = RequestRejected(result.cause, result.remedy)  # no form was asked for
-                elif forms.step_down(form):
-                    attempts.failed_in_form(result)
+                    result = RequestRejected(result.cause, result.remedy)  # no JSON was requested
+                elif json_modes.step_down(mode):
+                    attempts.json_mode_rejected(result)
                     continue
             if not isinstance(result, EndpointError):
-                forms.prove(form)
+                json_modes.confirm(mode)
                 attempts.answered()
                 result.attempts = attempts.made
-                result.json_as = form if "response_format" in body else None
+                result.json_as = mode if "response_format" in body else None
                 return result
             # The SDK's error is not its context: that one holds the request, and so the key.
             await attempts.failed(result)
@@ -217,7 +211,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         self, body: dict[str, Any], messages: Sequence[LLMMessage], key: str
     ) -> EndpointResult | EndpointError:
         """One attempt: its result, or what kept it from one."""
-        content, headers = as_content(body, messages)
+        content, headers = encode_request(body, messages)
         try:
             # The SDK's own time-out is for each read from the socket; some proxies send a blank
             # now and then to keep a dead call alive.
@@ -237,7 +231,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
                 )
             answer = json.loads(response.content)
         except (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError) as error:
-            return filtered(error) or explain(
+            return filter_result(error) or to_endpoint_error(
                 error,
                 where=self._where(),
                 model=self.config.model,
@@ -254,7 +248,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
             shared[settings] = openai.AsyncOpenAI(
                 base_url=self.config.base_url,
                 api_key=key or "none",  # the SDK insists on one; loopback servers do not read it
-                default_headers=_UNSAID,
+                default_headers=_OMITTED_HEADERS,
                 # As many connections as there are calls: a call that waits for a free one would
                 # count the wait against its time-out. aiohttp takes 0 for no bound.
                 http_client=HttpClient(limits=httpx2.Limits(max_connections=0)),
@@ -351,7 +345,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
 
 
 # What the SDK would say of this machine with every call, kept several times while in flight.
-_UNSAID: Any = {
+_OMITTED_HEADERS: Any = {
     f"X-Stainless-{name}": openai.Omit()
     for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
 }

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-from policies import AidsafeError, ExitCode
+from policies import AidsafeError
 
 
 class EndpointError(AidsafeError):
     """An endpoint gave no usable answer to a call."""
 
-    exit_code = ExitCode.ENDPOINT
     kind: ClassVar[str] = "other"
     """What failed attempts are counted under; one word for errors of the same nature."""
 
     @property
-    def told(self) -> str:
+    def loggable_cause(self) -> str:
         """The cause without the endpoint's own words, which may quote the prompt: for logs."""
         return self.cause
 
@@ -34,7 +33,7 @@ class ComponentFailed(EndpointError):
     """A model component's client raised something, and said more or less of why in its words."""
 
     @property
-    def told(self) -> str:
+    def loggable_cause(self) -> str:
         """The cause without the client's words."""
         return f"{self.cause.partition(' (')[0]}."
 
@@ -67,7 +66,7 @@ class RequestRejected(EndpointError):
     kind = "rejected"
 
     @property
-    def told(self) -> str:
+    def loggable_cause(self) -> str:
         """The cause without the endpoint's own words."""
         head, found, _ = self.cause.partition("): ")
         return f"{head})." if found else self.cause
@@ -133,7 +132,7 @@ class UnusableAnswer(EndpointError):
     kind = "unusable"
 
 
-class CallNotBegun(Exception):
+class CallNotStarted(Exception):
     """A call, or its next attempt, was not begun because the run is stopping.
 
     No trouble of an endpoint, and so none of its errors: whoever handles those must not take a

@@ -1,7 +1,25 @@
-"""The journal: the SQLite file in which a run keeps every reply, before it is used."""
+"""The journal: the SQLite file in which a run stores every reply before it is used."""
 
 from orchestration.journal.errors import JournalError
-from orchestration.journal.schema import FILE_NAME, SCHEMA_VERSION
+from orchestration.journal.schema import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    ModelSpend,
+    Note,
+    PendingPrompt,
+)
 from orchestration.journal.store import Journal
+from orchestration.journal.transaction import Change, IdTakenError, Transaction
 
-__all__ = ["FILE_NAME", "SCHEMA_VERSION", "Journal", "JournalError"]
+__all__ = [
+    "FILE_NAME",
+    "SCHEMA_VERSION",
+    "Change",
+    "IdTakenError",
+    "Journal",
+    "JournalError",
+    "ModelSpend",
+    "Note",
+    "PendingPrompt",
+    "Transaction",
+]

@@ -1,73 +1,55 @@
-"""One process at a time owns a run: two would pay for every reply twice."""
+"""The lock of a run: two processes that write to it would pay for every reply twice."""
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, Timeout
 
 from orchestration.journal.errors import JournalError
 
+LOCK_NAME = "journal.lock"
+"""A file in the run's folder; it stays there, and only counts while a process holds it."""
 
-def lock(folder: Path) -> int | None:
-    """Takes a run for this process; the system gives it back when the process ends.
+_PATIENCE = 0.5  # seconds: `is_locked` of another process holds the lock for a moment
+
+
+def lock(folder: Path) -> BaseFileLock | None:
+    """Locks a run for this process; the system releases it when the process ends.
 
     Returns:
-        A handle for `unlock`; None where the file system knows no locks.
+        The lock; None where the file system has no locks, and the writer alone notices others.
 
     Raises:
-        JournalError: Another process has it.
+        JournalError: Another process holds it.
     """
+    found = _lock_of(folder)
     try:
-        import fcntl
-    except ImportError:  # Windows: without it, the user has to see to that
-        return None
-    handle: int | None = None
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-        for patience in (0.05, 0.1, 0.2, 0.0):
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not patience:
-                    raise
-                time.sleep(patience)  # somebody may only be asking whether it is locked
-    except BlockingIOError:
-        unlock(handle)
+        found.acquire(timeout=_PATIENCE)
+    except Timeout:
         raise JournalError(
             f"Another process is writing to the run in {folder}.",
-            f"See how far it is with: aidsafe status {folder}, and wait until it has ended, "
+            f"See its progress with: aidsafe status {folder}, and wait until it has ended, "
             "or stop it.",
         ) from None
-    except OSError:  # a file system without locks, or no such folder, which SQLite will say
-        unlock(handle)
+    except OSError:  # no locks, or the folder is missing or read-only, which SQLite reports
         return None
-    return handle
-
-
-def unlock(handle: int | None) -> None:
-    """Gives back what `lock` took."""
-    if handle is not None:
-        os.close(handle)
+    return found
 
 
 def is_locked(folder: Path) -> bool | None:
-    """Whether a process has the run now; None where that cannot be told."""
+    """Whether a process holds the lock of a run now; None if that is unknown."""
+    if not (folder / LOCK_NAME).exists():
+        return False
     try:
-        import fcntl
-    except ImportError:
-        return None
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with _lock_of(folder).acquire(blocking=False):
+            return False
+    except Timeout:
         return True
     except OSError:
         return None
-    finally:
-        os.close(handle)
-    return False
+
+
+def _lock_of(folder: Path) -> BaseFileLock:
+    # A marker file instead of a lock would outlive a process that is killed.
+    return FileLock(folder / LOCK_NAME, thread_local=False, fallback_to_soft=False)

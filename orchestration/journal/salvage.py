@@ -1,247 +1,235 @@
-"""Bringing out of a damaged run what is intact, into a new one.
+"""Recovers what is intact in a damaged run, into a new one.
 
-Every row is read from the bytes of the damaged journal (see `pages`), and counts only if it proves
-right; `restore` makes the new one of them.
+SQLite itself reads a copy of the damaged journal, as far as it can; a row counts only if its
+checksum is right. Prompts whose result is lost are pending again, and use their replies again.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from orchestration.journal.errors import DamageError, JournalError
 from orchestration.journal.lock import is_locked
-from orchestration.journal.log import Database
-from orchestration.journal.pages import SHAPES, Pages, Row, Value, wants
-from orchestration.journal.restore import Damaged, Found, Restore, Salvaged
-from orchestration.journal.schema import FILE_NAME, SCHEMA_VERSION, checked, load_answer
-from orchestration.journal.store import Journal
-from orchestration.kept import read_kept
-from orchestration.prompts import Prompt
+from orchestration.journal.recovery import Row, is_whole, read_pages, read_tables
+from orchestration.journal.schema import (
+    COLUMNS,
+    FILE_NAME,
+    check_version,
+    checksum,
+    create_tables,
+)
+from orchestration.journal.transaction import PENDING, add_checksum_function, identify, update
 from policies import InputError
 
 COPIED = ("run.yaml", "summary.json")
-"""What is taken over beside the journal, as it is."""
+"""Files beside the journal that are copied as they are."""
 
-_BATCH = 200  # rows a transaction: some megabytes
+_CACHE_KIB = 65_536  # of the new journal: its indexes are filled in no order
+
+
+@dataclass
+class Count:
+    """What became of a table's rows."""
+
+    recovered: int = 0
+    damaged: int = 0
+    """Found, but not as they were written; left out."""
+    not_found: int = 0
+    """At least so many more were there once."""
+
+
+@dataclass
+class Salvaged:
+    """What was recovered."""
+
+    tables: dict[str, Count] = field(default_factory=dict)
+    """Counts of `prompts`, `calls` (replies), `results` and `notes`."""
+    spend: bool = True
+    """Whether the sums of what was spent are intact; else they are those of the replies left."""
 
 
 def salvage(folder: Path, to: Path) -> Salvaged | None:
-    """Brings what is intact in a damaged run into a new folder; changes nothing in the old one.
+    """Recovers what is intact in a damaged run into a new folder; changes nothing in the old one.
 
     Args:
         folder: The damaged run.
-        to: The new folder; it appears only once it is whole.
+        to: The new folder; it appears only once it is complete.
 
     Returns:
-        What was brought out; None if the journal is sound, and nothing was written.
+        What was recovered; None if the journal is sound, and nothing was written.
 
     Raises:
         InputError: There is no journal, or the new folder cannot be used.
-        JournalError: Nothing could be brought out, or another process writes to the run.
+        JournalError: Nothing could be recovered, the journal is of another version, or another
+            process writes to the run.
     """
     journal = folder / FILE_NAME
-    if not journal.is_file() and not _log_of(journal).is_file():
+    if not journal.is_file():
         raise InputError(
-            f"There is no journal in {folder}.", "Name the folder that `aidsafe run` made."
+            f"There is no journal in {folder}.", "Name the folder that `aidsafe run` created."
         )
-    above = _check_target(folder, to)
     if is_locked(folder):
         raise JournalError(
             f"Another process is writing to the run in {folder}.",
             "Wait until it has ended, or stop it.",
         )
     try:
-        with tempfile.TemporaryDirectory(prefix=".salvage-", dir=above) as aside, ExitStack() as on:
-            damaged = Database.open(journal, wants, on)
-            if not damaged.log.broken and _is_sound(journal, Path(aside)):
-                return None
-            made = Path(aside) / "made"
+        with TemporaryDirectory(prefix=".salvage-", dir=_check_target(folder, to)) as name:
+            aside, made = Path(name), Path(name) / "made"
             made.mkdir()
-            done = _bring_out(_Reader(damaged, journal), made / FILE_NAME)
-            for name in COPIED:
-                with suppress(OSError):
-                    shutil.copyfile(folder / name, made / name)
-            to.parent.mkdir(parents=True, exist_ok=True)
-            if to.exists():
-                to.rmdir()  # Windows renames over nothing, not even over what is empty
-            made.rename(to)
+            for file in (FILE_NAME, f"{FILE_NAME}-wal"):
+                if (folder / file).exists():
+                    shutil.copyfile(folder / file, aside / file)
+            done = _recover(journal, aside, made / FILE_NAME)
+            if done is not None:
+                for file in COPIED:
+                    with suppress(OSError):
+                        shutil.copyfile(folder / file, made / file)
+                to.parent.mkdir(parents=True, exist_ok=True)
+                if to.exists():
+                    to.rmdir()  # Windows does not replace it, although it is empty
+                made.rename(to)
             return done
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise JournalError(
-            f"The run in {folder} could not be brought into {to} ({error.strerror or error}).",
-            "Check that the one may be read and the other written, and that there is room.",
+            f"The run in {folder} could not be recovered into {to} ({error}).",
+            "Check that the one can be read and the other written, and that the disk has room for "
+            "twice the journal.",
         ) from None
 
 
-def _log_of(journal: Path) -> Path:
-    return journal.with_name(f"{journal.name}-wal")
-
-
 def _check_target(folder: Path, to: Path) -> Path:
-    """The first folder above the target that is there."""
-    if to.resolve().is_relative_to(folder.resolve()) and to.resolve() != folder.resolve():
-        raise InputError(
-            f"{to} is inside the damaged run, where nothing is to be changed.",
-            "Name a folder elsewhere with --out.",
-        )
-    try:
-        if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise InputError(
-                f"{to} is there already, and is not an empty folder.",
-                "Name a new folder with --out.",
-            )
-    except PermissionError:
-        raise InputError(f"{to} may not be read.", "Name a new folder with --out.") from None
+    """The first existing folder above the target."""
     above = next(path for path in to.absolute().parents if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(
-            f"The folder {to} cannot be made: {above} may not be written or is no folder.",
-            "Name another folder with --out.",
-        )
+    problem = None
+    if to.resolve().is_relative_to(folder.resolve()) and to.resolve() != folder.resolve():
+        problem = "is inside the damaged run, which is not changed"
+    elif to.exists() and (not to.is_dir() or any(to.iterdir())):
+        problem = "exists, and is not an empty folder"
+    elif not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        problem = f"cannot be created, since {above} is not a writable folder"
+    if problem is not None:
+        raise InputError(f"The folder {to} {problem}.", "Name a new folder with --out.")
     return above
 
 
-def _is_sound(journal: Path, aside: Path) -> bool:
-    """Whether nothing is wrong with a journal, in the eyes of SQLite and in ours.
+def _recover(origin: Path, aside: Path, made: Path) -> Salvaged | None:
+    """Writes all intact rows into a new journal; None if the old one is sound.
 
-    Looked at in a copy: to open a journal, SQLite writes beside it, and may write into it.
+    Args:
+        origin: The damaged journal, for messages.
+        aside: A folder with a copy of it, which may be changed.
+        made: The new journal.
     """
     copy = aside / FILE_NAME
-    try:
-        for file in (journal, _log_of(journal)):
-            if file.exists():
-                shutil.copyfile(file, aside / file.name)
-        db = sqlite3.connect(copy)
-    except (OSError, sqlite3.Error):
-        return False
-    try:
-        with closing(db):
-            if db.execute("PRAGMA integrity_check(1)").fetchone() != ("ok",):
-                return False
-            _check_version(journal, dict(db.execute("SELECT * FROM meta")).get("schema"))
-            for prompt, key, model, answer, found in db.execute(
-                "SELECT prompt, key, model, answer, checksum FROM calls"
-            ):
-                checked(found, prompt, key, model, answer)
-                load_answer(answer)
-            for number, record, found in db.execute("SELECT number, record, checksum FROM records"):
-                checked(found, number, record)
-                read_kept(record)
-            for *told, found in db.execute(
-                "SELECT number, id, digest, text, metadata, checksum FROM prompts"
-            ):
-                checked(found, *told)
-            for (data,) in db.execute(
-                "SELECT spec FROM sources UNION ALL SELECT counts FROM sources"
-                " UNION ALL SELECT value FROM meta WHERE key = 'settings'"
-            ):
-                json.loads(data)
-            return True
-    except (sqlite3.Error, DamageError, ValueError, KeyError, TypeError):
-        return False
-    finally:
-        for name in (copy, _log_of(copy), copy.with_name(f"{copy.name}-shm")):
-            name.unlink(missing_ok=True)  # make room for the new journal
-
-
-def _check_version(journal: Path, found: str | None) -> None:
-    if found is not None and found != str(SCHEMA_VERSION):
+    with suppress(DamageError, sqlite3.Error), closing(sqlite3.connect(copy)) as old:
+        check_version(origin, old)
+    done = Salvaged()
+    with closing(sqlite3.connect(made, isolation_level=None)) as db:
+        add_checksum_function(db)
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute("BEGIN")
+        create_tables(db)
+        db.execute("CREATE TEMP TABLE damaged (owner TEXT, row INTEGER, UNIQUE (owner, row))")
+        whole = is_whole(copy)
+        _insert_intact(db, read_tables(copy))
+        if whole and not db.execute("SELECT 1 FROM temp.damaged").fetchone():
+            return None
+        if not whole:  # what is behind something broken is only found page by page
+            _insert_intact(db, read_pages(copy))
+        identify(db)
+        _reconcile(db, done)
+        db.execute("COMMIT")
+    if not any(count.recovered for count in done.tables.values()):
         raise JournalError(
-            f"The journal {journal} has schema version {found}, and this aidsafe reads version "
-            f"{SCHEMA_VERSION}.",
-            "Use the version of aidsafe that made it.",
+            f"Nothing could be recovered from {origin}: no row in it is intact.",
+            "Restore it from a backup.",
         )
+    return done
 
 
-class _Reader:
-    """Reads rows from a damaged journal, and proves them."""
-
-    def __init__(self, damaged: Database, origin: Path) -> None:
-        self.damaged = damaged
-        self.most = damaged.bytes // 8
-        """No row has a higher number: they are given without gaps."""
-        self.origin = origin
-
-    def read(self) -> Iterator[Found | Damaged]:
-        """Rows that are right, and table and number of those that are not."""
-        damaged = self.damaged
-        for number in range(1, damaged.live.count + 1):
-            if number not in damaged.free:
-                yield from self._prove(damaged.live, number, old=False)
-        # What was on these pages is elsewhere now; but elsewhere may be broken.
-        frames = damaged.live.frames
-        replaced = {n for n in frames if damaged.old.frames.get(n) != frames[n]}
-        for number in sorted(damaged.free | (replaced if damaged.log.broken else set())):
-            if 0 < number <= damaged.old.count:
-                yield from self._prove(damaged.old, number, old=True)
-
-    def _prove(self, pages: Pages, number: int, old: bool) -> Iterator[Found | Damaged]:
-        for row in pages.rows(number, wants):
-            table = SHAPES[row.table, len(row.types)][0]
-            found = None
-            if row.values is not None:
-                with suppress(DamageError, ValueError, KeyError, TypeError):
-                    found = self._proven(table, row, row.values, old)
-            if found is not None:
-                yield found
-            elif row.table and 0 <= row.rowid <= self.most:
-                yield table, row.rowid
-
-    def _proven(self, table: str, row: Row, values: list[Value], old: bool) -> Found | None:
-        """The row, if everything about it is right. Raises whatever its parts raise if not."""
-        found = Found(table, row.rowid, values, old)
-        match table, values:
-            case "calls", [_, int(prompt), bytes(key), void, str(model), str(answer), int(total)]:
-                checked(total, prompt, key, model, answer)
-                found.answer = load_answer(answer)
-                return found if void in (0, 1) else None
-            case "records", [_, str(record), int(total)]:
-                checked(total, row.rowid, record)
-                found.record = read_kept(record)
-                return found
-            case "prompts", [_, str(name), bytes(digest), *_, str(text), str(data), int(total)]:
-                checked(total, row.rowid, name, digest, text, data)
-                right = Prompt("", text).digest == digest and isinstance(json.loads(data), dict)
-                return found if right else None
-            case "sources", [_, str(spec), _, _, str(counts)]:
-                json.loads(spec), json.loads(counts)
-                return found if 0 <= row.rowid <= self.most else None
-            case "meta", ["schema", str(value)]:
-                _check_version(self.origin, value)
-            case "meta", ["kind" | "run", str()]:
-                return found
-            case "lessons" | "begun", [_, *told, int(total)]:
-                own = [row.rowid] if found.table == "lessons" else []
-                checked(total, *own, *(part for part in told if isinstance(part, str | int)))
-                return found
-            case "meta", ["settings", str(value)]:
-                return found if json.loads(value) else None
-            case "spend", _:
-                return found
-        return None
+def _insert_intact(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Inserts the intact ones of some rows, and notes the others."""
+    for tables, rowid, row in rows:
+        for table in tables:
+            if checksum(table, *row[:-1]) == row[-1]:
+                marks = ", ".join("?" * len(row))
+                db.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row)  # noqa: S608
+                break
+        else:
+            if len(tables) == 1:
+                db.execute("INSERT OR IGNORE INTO temp.damaged VALUES (?, ?)", (*tables, rowid))
 
 
-def _bring_out(reader: _Reader, made: Path) -> Salvaged:
-    """Writes all that the reader finds into a new journal."""
-    restore = Restore(reader.most)
-    with closing(Journal(made, write=True)) as journal:
-        journal.write_from_thread(restore.begin)
-        rows = reader.read()
-        while batch := list(islice(rows, _BATCH)):
-            journal.write_from_thread(partial(restore.write, batch=batch))
-        journal.write_from_thread(restore.agree)
-    if not any(count.brought_out for count in restore.done.tables.values()):
-        raise JournalError(
-            f"Nothing could be brought out of {reader.origin}: no row in it is intact.",
-            "Restore it from a copy.",
+def _reconcile(db: sqlite3.Connection, done: Salvaged) -> None:
+    """Makes the rows agree with each other, and counts them."""
+
+    def count(query: str) -> int:
+        return int(db.execute(query).fetchone()[0] or 0)
+
+    highest = [
+        count(f"SELECT max(number) + 1 FROM {table}")  # noqa: S608
+        for table in ("prompts", "progress", "results", "notes")
+    ]
+    once = {"prompts": max(highest), "notes": 0}
+    pending = "SELECT number FROM progress WHERE outcome IS NULL"
+    once["results"] = count(f"SELECT count(*) FROM results WHERE number NOT IN ({pending})")  # noqa: S608
+    once["results"] += _reconcile_progress(db)
+    intact = count("SELECT sum(calls) FROM spend")
+    _reconcile_spend(db)
+    once["calls"] = count("SELECT sum(calls) FROM spend")
+    done.spend = once["calls"] == intact
+    # Notes do not keep their rowids, so a row that was found later on counts as damaged.
+    for table, key in (
+        ("prompts", "number"),
+        ("calls", "call"),
+        ("results", "number"),
+        ("notes", "-1"),
+    ):
+        found = count(f"SELECT count(*) FROM {table}")  # noqa: S608
+        damaged = count(
+            f"SELECT count(*) FROM temp.damaged WHERE owner = '{table}'"  # noqa: S608
+            f" AND row NOT IN (SELECT {key} FROM {table})"
         )
-    return restore.done
+        done.tables[table] = Count(found, damaged, max(0, once[table] - found - damaged))
+
+
+def _reconcile_progress(db: sqlite3.Connection) -> int:
+    """Makes prompts pending whose result is lost; returns how many results were not found."""
+    # Sources are not complete: prompts that are lost come back when they are read again.
+    update(db, "sources", (("complete", "0"),), "1")
+    # No other source may get the number of a lost one: its prompts would pass for duplicates.
+    db.execute(
+        "INSERT OR IGNORE INTO sources SELECT DISTINCT source, '', NULL, 0, '',"
+        " checksum('sources', source, '', NULL, 0, '') FROM progress"
+    )
+    db.execute("DELETE FROM progress WHERE number NOT IN (SELECT number FROM prompts)")
+    db.execute(
+        "INSERT OR IGNORE INTO progress SELECT number, source, NULL, NULL, 0,"
+        " checksum('progress', number, source, NULL, NULL, 0)"
+        " FROM prompts, (SELECT ifnull(max(source), 1) AS source FROM sources)"
+    )
+    without = "outcome IS NOT NULL AND number NOT IN (SELECT number FROM results)"
+    reopened = update(db, "progress", PENDING, without)
+    finished = "SELECT number FROM progress WHERE outcome IS NOT NULL"
+    db.execute(f"DELETE FROM results WHERE number NOT IN ({finished})")  # noqa: S608
+    return reopened
+
+
+def _reconcile_spend(db: sqlite3.Connection) -> None:
+    """Makes the sums of what was spent no less than the replies say."""
+    sums = COLUMNS["spend"][2:]
+    highest = ", ".join(f"{column} = max({column}, excluded.{column})" for column in sums)
+    db.execute(
+        "INSERT INTO spend SELECT model, price, count(*), sum(prompt_tokens),"  # noqa: S608
+        " sum(completion_tokens), sum(cached_tokens), 0 FROM calls WHERE 1 GROUP BY model, price"
+        f" ON CONFLICT DO UPDATE SET {highest}"
+    )
+    update(db, "spend", (), "1")

@@ -1,4 +1,4 @@
-"""The journal's writer: one thread that commits all that is waiting, together."""
+"""The journal's writer: one thread that commits all pending changes together."""
 
 from __future__ import annotations
 
@@ -7,83 +7,67 @@ import queue
 import sqlite3
 import threading
 from collections import defaultdict
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestration.journal.errors import explained
+from orchestration.journal.errors import DamageError, JournalError, damaged, explained
+from orchestration.journal.transaction import Change, Transaction
 
 T = TypeVar("T")
-Change = Callable[[sqlite3.Connection], T]
-"""Writes something; runs in the writer's thread, inside a transaction."""
 
 
-class _Waiting:
-    """A change on its way to disk, and who waits for it: a future, or whoever is to be told."""
+class _QueuedChange:
+    """A change on its way to disk, and the caller that waits for it."""
 
-    __slots__ = ("change", "error", "future", "result", "tell")
+    __slots__ = ("change", "error", "result", "waiter")
 
-    def __init__(
-        self,
-        change: Change[Any],
-        tell: Callable[[_Waiting], None] | None = None,
-        future: asyncio.Future[Any] | None = None,
-    ) -> None:
+    def __init__(self, change: Change[Any], waiter: asyncio.Future[Any] | threading.Event) -> None:
         self.change = change
-        self.tell = tell
-        self.future = future
+        self.waiter = waiter
         self.result: Any = None
         self.error: Exception | None = None
 
 
 class Writer:
-    """Applies changes in the order in which they are given, and tells once they are on disk.
+    """Applies changes in order, and notifies callers once they are on disk.
 
     Args:
         path: The journal, for messages.
-        db: A connection of the writer's own: on a reader's, what is not committed would show.
+        db: A connection of the writer's own: a shared one would show uncommitted changes.
     """
 
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         self._path = path
         self._db = db
-        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._transaction = Transaction(db)
+        self._version = self._data_version()
+        self._queue: queue.SimpleQueue[_QueuedChange | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
     async def write(self, change: Change[T]) -> T:
-        """Makes a change; returns what it returned, once it is committed.
+        """Applies a change; returns its result once it is committed.
 
-        The change is under way as soon as this is called: who is cancelled while waiting for it
-        does not stop it.
+        Cancelling the caller does not stop a change that is queued.
 
         Raises:
             JournalError: It could not be written.
-            Exception: Whatever the change raised; nothing of it is kept then.
+            Exception: Whatever the change raised; it is rolled back.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_Waiting(change, future=future))
+        self._queue.put(_QueuedChange(change, future))
         return await future
 
-    def submit(self, change: Change[Any], tell: Callable[[Exception | None], None]) -> None:
-        """Makes a change without waiting for it.
-
-        Args:
-            change: The change.
-            tell: Called in the writer's thread once it is on disk, or with what kept it from there.
-        """
-        self._queue.put(_Waiting(change, lambda done: tell(done.error)))
-
     def write_from_thread(self, change: Change[T]) -> T:
-        """Same as `write`, for other threads than the event loop's; blocks."""
-        told = threading.Event()
-        waiting = _Waiting(change, lambda _: told.set())
-        self._queue.put(waiting)
-        told.wait()
-        if waiting.error is not None:
-            raise waiting.error
-        result: T = waiting.result
+        """Same as `write`, but blocks."""
+        done = threading.Event()
+        queued = _QueuedChange(change, done)
+        self._queue.put(queued)
+        done.wait()
+        if queued.error is not None:
+            raise queued.error
+        result: T = queued.result
         return result
 
     def close(self) -> None:
@@ -97,34 +81,26 @@ class Writer:
             batch = [self._queue.get()]
             while not self._queue.empty():
                 batch.append(self._queue.get())
-            changes = [waiting for waiting in batch if waiting is not None]
+            changes = [queued for queued in batch if queued is not None]
             last = len(changes) < len(batch)
             try:
                 with explained(self._path):
                     self._commit(changes)
-            except Exception as error:  # noqa: BLE001 - handed to those who wait
-                for waiting in changes:
-                    waiting.error = waiting.error or error
-            _tell(changes)
+            except Exception as error:  # noqa: BLE001 - raised in the callers
+                for queued in changes:
+                    queued.error = queued.error or error
+            _notify(changes)
         self._db.close()
 
-    def _commit(self, changes: list[_Waiting]) -> None:
-        """One transaction for all; a change that fails takes no other with it."""
+    def _commit(self, changes: list[_QueuedChange]) -> None:
+        """Commits all in one transaction; a change that fails is rolled back alone."""
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            for waiting in changes:
+            self._check_alone()
+            for queued in changes:
                 db.execute("SAVEPOINT change")
-                try:
-                    waiting.result = waiting.change(db)
-                except sqlite3.IntegrityError as error:
-                    waiting.error = error
-                    db.execute("ROLLBACK TO change")
-                except sqlite3.Error:
-                    raise  # the disk or the file, not the change
-                except Exception as error:  # noqa: BLE001 - handed to who waits
-                    waiting.error = error
-                    db.execute("ROLLBACK TO change")
+                self._apply(queued)
                 db.execute("RELEASE change")
             db.execute("COMMIT")
         except BaseException:
@@ -132,26 +108,49 @@ class Writer:
                 db.execute("ROLLBACK")
             raise
 
+    def _apply(self, queued: _QueuedChange) -> None:
+        try:
+            queued.result = queued.change(self._transaction)
+        except Exception as error:
+            if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+                raise  # the disk or the file, not the change
+            is_damage = isinstance(error, DamageError)
+            queued.error = damaged(self._path, str(error)) if is_damage else error
+            self._db.execute("ROLLBACK TO change")
 
-def _tell(changes: list[_Waiting]) -> None:
-    """Tells those who wait; an event loop is woken once for all that wait in it."""
-    loops: defaultdict[asyncio.AbstractEventLoop, list[_Waiting]] = defaultdict(list)
-    for waiting in changes:
-        if waiting.future is not None:
-            loops[waiting.future.get_loop()].append(waiting)
-        elif waiting.tell is not None:
-            waiting.tell(waiting)
-    for loop, waits in loops.items():
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, waits)
+    def _check_alone(self) -> None:
+        """Notices another process that got past the lock, such as where there are no locks."""
+        if self._data_version() != self._version:
+            raise JournalError(
+                f"Another process has written to the journal {self._path}.",
+                "Let only one process write to a run, then repeat the command: "
+                "what is in the journal stays done.",
+            )
+
+    def _data_version(self) -> int:
+        # Changes with every commit of another connection; this process has no other that writes.
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
 
-def _settle(waits: list[_Waiting]) -> None:
-    for waiting in waits:
-        future = waiting.future
-        if future is None or future.done():  # whoever waited was cancelled
-            continue
-        if waiting.error is None:
-            future.set_result(waiting.result)
+def _notify(changes: list[_QueuedChange]) -> None:
+    """Notifies the callers; each event loop is woken only once."""
+    by_loop: defaultdict[asyncio.AbstractEventLoop, list[_QueuedChange]] = defaultdict(list)
+    for queued in changes:
+        if isinstance(queued.waiter, threading.Event):
+            queued.waiter.set()
         else:
-            future.set_exception(waiting.error)
+            by_loop[queued.waiter.get_loop()].append(queued)
+    for loop, of_loop in by_loop.items():
+        with suppress(RuntimeError):  # the loop is closed: no caller is left
+            loop.call_soon_threadsafe(_settle, of_loop)
+
+
+def _settle(changes: list[_QueuedChange]) -> None:
+    for queued in changes:
+        future = queued.waiter
+        if isinstance(future, threading.Event) or future.done():  # the caller was cancelled
+            continue
+        if queued.error is None:
+            future.set_result(queued.result)
+        else:
+            future.set_exception(queued.error)

@@ -1,1 +1,1 @@
-"""Preference pairs: a worse twin for every record, by belief augmentation."""
+"""Preference pairs: for each record a worse answer, made by belief augmentation."""

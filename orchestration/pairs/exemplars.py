@@ -1,15 +1,12 @@
-"""Exemplar pools: what the ear-whisperer learns from, and how a belief that worked enters them.
+"""Exemplar pools: what the ear-whisperer learns from, and how a belief that worked enters one.
 
 The four strategies are those of FLIRT (arXiv:2308.04265), the in-context feedback loop that the
-whisperer's is built on. The seeds that a pool begins with are YAML that anyone can edit.
+whisperer is based on. The seeds of a pool are YAML that anyone can edit.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -17,20 +14,18 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from rapidfuzz import fuzz
 
-from agents.pairing import Exemplar
-from agents.persona import Line
-from orchestration.recipe import Name
-from policies import InputError, load_yaml
+from agents.pairs.state import Exemplar
+from agents.yaml_files import SingleLine, content_hash, find_file
+from orchestration.deliberation.recipe import Name
+from policies import load_yaml
 from policies.types import PolicyId, Text
 
 SHIPPED = Path(__file__).parent / "seeds"
 
 Strategy: TypeAlias = Literal["scoring", "fifo", "lifo", "scoring_diverse"]
-"""Which exemplar of a full pool makes room for a new one; `updated` has the rules."""
+"""Which exemplar of a full pool is replaced by a new one; see `updated`."""
 
-# Objectives that are equal on paper differ in their last bits, by the order of the additions. The
-# tolerance keeps those bits from deciding who stays; it is far below any difference that means
-# something.
+# Objectives that are equal on paper may differ in their last bits, which must not decide.
 _TOLERANCE = 1e-9
 
 
@@ -39,31 +34,19 @@ def updated(
 ) -> tuple[Exemplar, ...]:
     """The pool after a belief has worked.
 
-    A belief that stands in the pool already (the same text but for case and white space) is never
-    added a second time, whatever the strategy. The pool stays as it is, except that the exemplar
-    takes over the new score and `led_to`, in its place, if the new score is higher.
+    A belief that is in the pool already (except for case and white space) is never added a second
+    time: its exemplar takes over the new score and `led_to` if the new score is higher. While the
+    pool has fewer than `size` exemplars, the new one is appended. Once it is full:
 
-    While the pool has fewer than `size` exemplars, the new one is appended, whatever the strategy.
-    Once it is full:
-
-    - `fifo`: the first, which is the oldest, leaves; the new one is appended.
-    - `lifo`: the last, which is the newest, leaves; the new one takes its place at the end. So the
-      seeds stay, but for the last.
-    - `scoring`: the new one takes the place of the lowest-scored exemplar, the first of equals, if
-      it scores at least as high; else the pool stays as it is.
-    - `scoring_diverse`: the new one is tried in every place, and takes the one where the objective
-      is highest, the first of equals, if that is at least the objective of the pool as it is; else
-      the pool stays as it is. The objective is mean(score) + diversity * (1 - mean similarity). The
-      similarity is the mean over all pairs of rapidfuzz's `token_sort_ratio` / 100, between beliefs
-      without regard to case; 0 for a pool of one. Objectives within 1e-9 count as equal.
-
-    Args:
-        pool: The exemplars so far, at most `size`; the caller cuts longer seeds before.
-        new: The exemplar that may enter.
-        strategy: Which exemplar makes room.
-        size: How many exemplars the pool holds when it is full.
-        diversity: Weight of the beliefs' difference against their scores; `scoring_diverse` alone
-            uses it.
+    - `fifo`: the first, which is the oldest, is removed, and the new one is appended.
+    - `lifo`: the last, which is the newest, is replaced, so that the seeds but for the last stay.
+    - `scoring`: the exemplar with the lowest score, the first of equals, is replaced if the new one
+      scores at least as high.
+    - `scoring_diverse`: the new one is tried in every place, and takes the one with the highest
+      objective, the first of equals, if that is at least the objective of the pool as it is. The
+      objective is mean(score) + diversity * (1 - mean similarity), where the similarity of two
+      beliefs is rapidfuzz's `token_sort_ratio` / 100 without regard to case, and the mean is over
+      all pairs, 0 for a pool of one. Objectives within 1e-9 are equal.
 
     Raises:
         ValueError: `size` is below 1, or the pool is longer than `size`.
@@ -87,13 +70,11 @@ def updated(
     if strategy == "scoring":
         lowest = min(range(size), key=lambda place: pool[place].score)
         return _placed(pool, new, lowest) if new.score >= pool[lowest].score else tuple(pool)
-    tried = [_placed(pool, new, place) for place in range(size)]
+    # The pool as it is comes last: it stays only if every change of it is worse.
+    tried = [*(_placed(pool, new, place) for place in range(size)), tuple(pool)]
     objectives = [_objective(each, diversity) for each in tried]
-    least = max(*objectives, _objective(pool, diversity)) - _TOLERANCE
-    return next(
-        (each for each, value in zip(tried, objectives, strict=True) if value >= least),
-        tuple(pool),
-    )
+    least = max(objectives) - _TOLERANCE
+    return next(each for each, value in zip(tried, objectives, strict=True) if value >= least)
 
 
 def _placed(pool: Sequence[Exemplar], new: Exemplar, place: int) -> tuple[Exemplar, ...]:
@@ -121,43 +102,33 @@ class Seed(BaseModel):
     led_to: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400)]
     """What it led to, described and not quoted."""
     score: float = Field(ge=0, le=1, strict=True)
-    """How far that violated the policy. An estimate: nobody has measured it."""
+    """How far that violated the policy: an estimate, not measured."""
 
 
 Seeded = Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
 class Seeds(BaseModel):
-    """The seeds of one file: what the exemplar pools of a run begin with."""
+    """The seeds of one file: the first exemplars of a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
-    """Name of the seeds."""
-    description: Line
-    """One line: what they are for."""
+    description: SingleLine
     any: Seeded
     """For policies that have none of their own."""
     policies: Mapping[PolicyId, Seeded] = {}
-    """By policy id, the most useful first: a small pool takes those alone."""
+    """By policy id, the most useful first, since a small pool takes only the first."""
 
-    @cached_property
+    @property
     def hash(self) -> str:
-        """Fingerprint of the seeds' content, as records cite it."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Fingerprint of the seeds' content, as pairs cite it."""
+        return content_hash(self)
 
     def of(self, policy: str, size: int) -> tuple[Exemplar, ...]:
-        """The pool that a policy begins with.
-
-        Args:
-            policy: Its id, which the exemplars bear even if their seeds are those of `any`.
-            size: How many exemplars at most; the first are taken.
-        """
-        return tuple(
-            Exemplar(policy=policy, belief=seed.belief, led_to=seed.led_to, score=seed.score)
-            for seed in self.policies.get(policy, self.any)[:size]
-        )
+        """The pool that a policy begins with: its first seeds, or those of `any`."""
+        seeds = self.policies.get(policy, self.any)[:size]
+        return tuple(Exemplar(policy=policy, **seed.model_dump()) for seed in seeds)
 
 
 def seed_files() -> dict[str, Path]:
@@ -166,20 +137,10 @@ def seed_files() -> dict[str, Path]:
 
 
 def load_seeds(name_or_path: str) -> Seeds:
-    """Reads seeds.
-
-    Args:
-        name_or_path: Name of shipped seeds, or path of a YAML file.
+    """Reads seeds by the name of shipped ones, or by the path of a YAML file.
 
     Raises:
-        InputError: There are no such seeds.
+        InputError: The name is unknown.
         YamlError: With every problem of the file.
     """
-    files = seed_files()
-    is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
-    if not is_path and name_or_path not in files:
-        raise InputError(
-            f"There are no seeds '{name_or_path}'.",
-            f"Use one of {', '.join(files)}, or the path of a seeds YAML.",
-        )
-    return load_yaml(Path(name_or_path) if is_path else files[name_or_path], Seeds)
+    return load_yaml(find_file(name_or_path, seed_files(), "seeds file"), Seeds)

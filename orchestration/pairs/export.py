@@ -2,78 +2,54 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from orchestration.export import Wrapping, message
+from agents.pairs.state import OVER_REFUSAL
 from orchestration.pairs.pair import PreferencePair
-
-PairFormat: TypeAlias = Literal["pairs", "dpo"]
+from orchestration.pairs.recipe import draw
+from orchestration.runs.export import ExportOptions, Wrapping, message
 
 
 def export_pairs(
-    pairs: Iterable[PreferencePair], form: PairFormat, wrapping: Wrapping
+    read: Callable[[], Iterable[PreferencePair]], form: str, options: ExportOptions
 ) -> Iterator[str]:
-    """One JSON object a line, for every pair that was kept.
+    """One JSON object a line, for every kept pair. See `Kind.lines`.
 
-    Args:
-        pairs: Any pairs; those that were set aside are left out.
-        form: `pairs` is the whole pair; `dpo` is `prompt`, `chosen` and `rejected` as lists of
-            messages, as TRL's DPOTrainer takes them, with a label of what the rejected side is.
-        wrapping: How thoughts are put before the response, on both sides alike.
-
-    Yields:
-        Lines without their line break.
+    `pairs` is the whole pair; `dpo` is `prompt`, `chosen` and `rejected` as lists of messages, as
+    TRL's DPOTrainer takes them, with a label of what the rejected side is.
     """
-    for pair in pairs:
-        if pair.is_kept:
-            line = pair.model_dump(mode="json") if form == "pairs" else as_dpo(pair, wrapping)
+    share = options.contrast_share
+    bound = None if share is None else _contrast_bound(read(), share)
+    for pair in read():
+        if pair.is_kept and (bound is None or _draw(pair) < bound):
+            whole = form == "pairs"
+            line = pair.model_dump(mode="json") if whole else _as_dpo(pair, options.wrapping)
             yield json.dumps(line, ensure_ascii=False)
 
 
-def as_dpo(pair: PreferencePair, wrapping: Wrapping) -> dict[str, Any]:
-    """A kept pair as messages. Trainers pass over the last two fields; people should not."""
+def _as_dpo(pair: PreferencePair, wrapping: Wrapping) -> dict[str, Any]:
+    """A kept pair as messages. Trainers ignore the last two fields, which are for people."""
     assert pair.rejected is not None  # noqa: S101 - a kept pair has one
     sides = {
-        name: [message("assistant", wrapping.say(side.thoughts, side.response))]
+        name: [message("assistant", wrapping.message_of(side.thoughts, side.response))]
         for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected))
     }
-    return {
-        "prompt": [message("user", pair.prompt)],
-        **sides,
-        "id": pair.id,
-        "rejected_label": pair.rejected.label,
-    }
+    more = {"id": pair.id, "rejected_label": pair.rejected.label}
+    return {"prompt": [message("user", pair.prompt)], **sides, **more}
 
 
-class Thinned:
-    """Thins contrast pairs out to a share of all; which stay follows from their ids.
-
-    Args:
-        pairs: The kept pairs' kinds and ids, in a first pass.
-        share: The share of contrast pairs that is not to be exceeded, 0 to 1.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[str, str]], share: float) -> None:
-        draws = array("d")
-        others = 0
-        for kind, prompt_id in pairs:
-            if kind == "over_refusal":
-                draws.append(_draw(prompt_id))
-            else:
-                others += 1
-        room = len(draws) if share >= 1 else int(others * share / (1 - share) + 1e-9)
-        ranked = sorted(draws)
-        self._bound = ranked[room] if room < len(ranked) else 2.0
-
-    def holds(self, pair: PreferencePair) -> bool:
-        """Whether a pair stays."""
-        return pair.kind != "over_refusal" or _draw(pair.id) < self._bound
+def _contrast_bound(pairs: Iterable[PreferencePair], share: float) -> float:
+    """The draw below which contrast pairs stay, so that they are at most a share of all."""
+    draws = array("d", (_draw(pair) for pair in pairs if pair.is_kept))
+    contrast = sorted(filter(None, draws))
+    others = len(draws) - len(contrast)
+    room = len(contrast) if share >= 1 else int(others * share / (1 - share) + 1e-9)
+    return contrast[room] if room < len(contrast) else 2.0
 
 
-def _draw(prompt_id: str) -> float:
-    digest = hashlib.blake2b(prompt_id.encode("utf-8", "replace"), digest_size=8, person=b"thin")
-    return int.from_bytes(digest.digest(), "big") / 2**64
+def _draw(pair: PreferencePair) -> float:
+    """Decides which contrast pairs stay: from their ids, the same in every run; 0 for others."""
+    return draw(pair.id, b"thin") if pair.kind == OVER_REFUSAL else 0.0

@@ -2,105 +2,127 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from autogen_agentchat.messages import TextMessage
+from rich.console import Console
 
 from agents.models.model import Model
-from agents.pairing import Answer, BriefMessage, PairBrief
-from orchestration.journal import FILE_NAME, Journal
-from orchestration.journal.schema import Waiting, make_pair_tables
-from orchestration.pairs.duplicates import (
-    Sketch,
-    Sketches,
-    keep,
-    pair_text,
-    sketch,
-)
+from agents.pairs.agents import PairAgent
+from agents.pairs.state import CandidateAnswer, PairBrief
+from agents.persona import Persona
+from agents.prompt_texts import read_prompts
+from orchestration.chat.thread import Message
+from orchestration.deliberation.job import RECORDS
+from orchestration.deliberation.record import CoTRecord
+from orchestration.journal import FILE_NAME, Change, Journal, PendingPrompt, Transaction
+from orchestration.pairs.duplicates import DuplicateIndex
+from orchestration.pairs.exemplars import Seeds
+from orchestration.pairs.export import export_pairs
 from orchestration.pairs.lessons import Lessons
-from orchestration.pairs.pair import KEPT, PreferencePair
-from orchestration.pairs.recipe import OVER_REFUSAL, PairCast, is_benign
-from orchestration.pairs.serialize import PairSerializer, Task, chosen_answer, lesson_of
-from orchestration.prompts import Prompt
+from orchestration.pairs.pair import KEPT, SET_ASIDE, PreferencePair
+from orchestration.pairs.recipe import PairCast, PairRecipe
+from orchestration.pairs.serialize import PairSerializer, lesson_of
+from orchestration.pairs.view import pair_row, print_pair
+from orchestration.prompts.reader import Prompt
+from orchestration.runs.export import ExportOptions
 from orchestration.runs.intake import Source
 from orchestration.runs.job import (
-    BrokeOff,
-    Change,
-    Chat,
+    ChatTask,
     Fingerprints,
+    Job,
     Kind,
-    Wrap,
+    Tallies,
+    WrapModel,
     fingerprint,
     fingerprints,
 )
-from orchestration.thread import Message
+from orchestration.runs.result import Interruption, split_ending
+from orchestration.runs.results import RunResults
+from policies import PolicySet
 
-PAIRS = "pairs"
-"""Kind of a run that makes pairs; also the folder of its pairs in the run of its records."""
 BASELINE = "baseline"
 """The folder of pairs that were made by sampling alone."""
 _MAX_CHOSEN = "audit.max_chosen"
-_BATCH = 200  # pairs whose sketches are made anew in one transaction
-_PENDING = 200  # sketches in memory, before those are let go that are on disk
 
 
-class PairJob:
+class PairTask(ChatTask[PreferencePair]):
+    """The chat that makes a pair of one record."""
+
+    def __init__(
+        self, job: PairJob, number: int, record: CoTRecord, brief: PairBrief, wrap: WrapModel
+    ) -> None:
+        self._job, self._number, self._record, self._brief = job, number, record, brief
+        self.team = job.cast.make_chat(wrap) if brief.target else None
+        self.task = brief.task(record.prompt)
+
+    def result(
+        self,
+        messages: Sequence[Message],
+        stop_reason: str | None,
+        started: datetime,
+        interruption: Interruption | None = None,
+    ) -> PreferencePair:
+        """See `ChatTask`."""
+        job, number = self._job, self._number
+        chat = (messages, stop_reason, started, interruption)
+        find = partial(job.find_repeated, number)
+        pair = job.serializer.pair(self._record, self._brief, *chat, find)
+        # The lesson comes last, after everything that can fail: this is called again after an
+        # error, and a lesson must be learnt once. The run then queues the result at once, so that
+        # lessons are stored in the order in which they are learnt.
+        self._changes = (job.index(number, pair), job.learn(number, pair))
+        return pair
+
+    def store_with(self, result: PreferencePair, transaction: Transaction) -> None:
+        """Stores the pair's bands in the index of near-duplicates, and its lesson."""
+        for change in filter(None, self._changes):
+            change(transaction)
+
+
+class PairJob(Job):
     """Makes preference pairs of a run's completed records.
 
-    Args:
-        cast: Who makes them.
-        records: The run of the records; only read.
-
     Raises:
-        JournalError: There is no run, or its journal is damaged.
+        JournalError: There is no run of records, or its journal is damaged.
     """
 
-    kind: Kind = "pairs"
-
     def __init__(self, cast: PairCast, records: Path) -> None:
-        self.cast = cast
+        self.kind = PAIRS
+        self.cast: PairCast = cast
+        self.serializer = PairSerializer(cast)
         self.records = Journal(records / FILE_NAME)
+        """The journal of the records."""
+        self._results = RunResults(self.records, RECORDS)
+        self._bound = cast.recipe.audit.duplicates
         self._folder = records
-        self._serializer = PairSerializer(cast, self._repeats)
-        self._number = 0  # whose pair is being looked at
-
-    @property
-    def name(self) -> str:
-        """See `Job`."""
-        return self.cast.recipe.name
-
-    @property
-    def models_in_use(self) -> list[Model]:
-        """See `Job`."""
-        return self.cast.models_in_use
 
     def source(self, limit: int | None = None) -> Source:
         """Where its prompts come from: the completed records."""
-        # Which records there are, and what they were made with: some could have been added, others
-        # be gone.
-        [which] = self.records.rows(
-            "SELECT count(*), total(number), total(number * number) FROM prompts"
-            " WHERE outcome = 'completed'"
-        )
-        mark = f"{which}:{self._which()}"
+        # Records may have been added or removed.
+        mark = f"{self.records.completed_fingerprint()}:{self._origin()}"
         return Source(f"records of {self._folder.resolve()}", limit=limit, mark=mark)
 
-    def _which(self) -> list[str | None]:
+    def _origin(self) -> list[str | None]:
         """Which run the records are of, and what they were made with."""
         return [self.records.meta("run"), self.records.meta("settings")]
+
+    def prompts(self) -> Iterator[Prompt]:
+        """The prompts of the completed records."""
+        return (Prompt(p.id, p.text, p.metadata) for p in self.records.completed())
 
     def settings(self) -> dict[str, Any]:
         """See `Job`."""
         cast = self.cast
         return {
-            "kind": PAIRS,
             "records": str(self._folder.resolve()),
             "baseline": cast.baseline,
             "policies": cast.own_policies.model_dump(mode="json"),
+            "prompt_texts": cast.prompts.model_dump(mode="json"),
             "recipe": cast.recipe.model_dump(mode="json"),
             "seeds": cast.seeds.model_dump(mode="json"),
             "personas": {n: p.model_dump(mode="json") for n, p in cast.personas.items()},
@@ -112,142 +134,161 @@ class PairJob:
         settings = self.settings()
         scored = self.cast.policy_set.model_dump(mode="json")
         recipe = dict(settings["recipe"])
-        # What it is called changes nothing: a copy that is edited usually gets another name.
-        del recipe["name"], recipe["description"]
-        del recipe["seeds"]  # its content is looked at, wherever it is
-        # So is the audit by itself: it can be done again without a single call, but for the one
-        # bound that ends chats, too.
+        # Another name changes nothing; the content of seeds and prompts counts, not their path.
+        del recipe["name"], recipe["description"], recipe["seeds"], recipe["prompts"]
+        # The audit can be repeated without a call, except for the bound that ends chats.
         audit = dict(recipe.pop("audit"))
         recipe[_MAX_CHOSEN] = audit.pop("max_chosen")
         return {
-            **fingerprints(settings | {"policies": scored}, self.models_in_use),
+            **fingerprints(
+                settings | {"policies": scored}, self.cast.models_in_use, PairAgent.section
+            ),
             "recipe": {name: fingerprint(value) for name, value in recipe.items()},
             "seeds": {self.cast.seeds.name: fingerprint(settings["seeds"])},
-            "records": {"the run": fingerprint(self._which())},
+            "records": {"the run": fingerprint(self._origin())},
             "audit": {name: fingerprint(value) for name, value in audit.items()},
         }
 
-    def settled(self, changed: dict[str, list[str]]) -> Change:
-        """Makes its tables; which pairs repeat others is found out anew."""
-
-        def change(db: sqlite3.Connection) -> None:
-            make_pair_tables(db)
-            db.execute("REPLACE INTO meta VALUES ('kind', ?)", (PAIRS,))
-            if changed:
-                db.execute("DELETE FROM sketches")
-
-        return change
+    def prepare(self, changed: Mapping[str, list[str]], transaction: Transaction) -> None:
+        """Empties the index of near-duplicates if settings have changed."""
+        if changed:
+            transaction.clear_buckets()
 
     async def open(self, journal: Journal) -> None:
         """See `Job`."""
-        cast = self.cast
-        self._journal = journal
-        # What was learnt under other settings is kept, for when they are changed back. The audit is
-        # about what chats came to; and what records changed leaves the others' chats as they were.
+        # The audit concerns finished chats, and other records leave a record's chat as it was.
         learning = self.fingerprints()
         del learning["audit"], learning["records"], learning["recipe"][_MAX_CHOSEN]
-        self.lessons = Lessons(
-            journal, fingerprint(learning), cast.recipe, cast.seeds, cast.policy_set.policy_ids
-        )
-        self._sketches = Sketches(journal.rows)
-        if cast.recipe.audit.duplicates is not None:
-            await self._sketch_anew(journal)
+        self._lessons = Lessons(journal, fingerprint(learning), self.cast)
+        self._pairs = RunResults(journal, PAIRS)
+        self._index = DuplicateIndex(journal, self._kept_text)
+        if self._bound is not None:
+            endings = journal.unindexed()
+            await self._index.restore([n for n, e in endings if split_ending(e)[0] == KEPT])
 
-    async def _sketch_anew(self, journal: Journal) -> None:
-        """Sketches kept pairs whose sketch is lost."""
-        query = (
-            "SELECT number, record FROM records JOIN prompts USING (number)"
-            " WHERE outcome = 'completed' AND stop_reason = ?"
-            " AND number > ? AND number NOT IN (SELECT number FROM sketches)"
-            " ORDER BY number LIMIT ?"
-        )
-        after = -1
-        while lost := list(journal.rows(query, KEPT, after, _BATCH)):
-            after = lost[-1][0]
-            found = [
-                (number, sketch(pair_text(pair.rejected)))
-                for number, text in lost
-                if (pair := PreferencePair.model_validate_json(text)).rejected is not None
-            ]
-
-            def change(db: sqlite3.Connection, found: list[tuple[int, Sketch]] = found) -> None:
-                for number, hashes in found:
-                    keep(db, number, hashes)
-
-            await journal.write(change)
-
-    async def chat(self, waiting: Waiting, wrap: Wrap) -> Chat | None:
-        """See `Job`. None while the record is being made anew."""
-        record = self.records.about(Prompt("", waiting.text).digest)
+    async def chat(self, prompt: PendingPrompt, wrap: WrapModel) -> PairTask | None:
+        """See `Job`. None while the record is being made again."""
+        record = self._results.completed(Prompt("", prompt.text).digest)
         if record is None:
             return None
-        cast = self.cast
-        target = cast.target(record)
-        exemplars, generation = (
-            ((), 0)
-            if cast.baseline or target is None
-            else await self.lessons.begin(waiting.number, target)
-        )
-        brief = PairBrief(
-            kind="over_refusal" if target == OVER_REFUSAL else "violation",
-            target=target or "",
-            counted=cast.counted(target or ""),
-            benign=is_benign(record),
-            chosen=chosen_answer(record),
-            exemplars=list(exemplars),
-            off_limits=cast.rules_off_limits,
-        )
-        task = Task(record, brief, generation)
+        brief = self.cast.brief(record)
+        if brief.target and not self.cast.baseline:
+            await self._lessons.begin(prompt.number, brief)
+        return PairTask(self, prompt.number, record, brief, wrap)
 
-        def make(
-            messages: Sequence[Message],
-            stop_reason: str | None,
-            started: datetime,
-            broke_off: BrokeOff | None,
-        ) -> PreferencePair:
-            self._number = waiting.number
-            return self._serializer.pair(task, messages, stop_reason, started, broke_off)
+    def find_repeated(self, number: int, rejected: CandidateAnswer) -> str | None:
+        """Id of an earlier kept pair that a rejected side nearly repeats; None if there is none."""
+        bound = self._bound
+        found = None if bound is None else self._index.find(number, rejected.text, bound)
+        return None if found is None else self._pairs.journal.prompt(found)[0].id
 
-        return Chat(
-            cast.make_chat(wrap) if target is not None else None,
-            [
-                TextMessage(content=record.prompt, source="user"),
-                BriefMessage(content=brief, source="user"),
-            ],
-            make,
-            lambda pair: self._keep(waiting.number, pair),
-        )
+    def _kept_text(self, number: int) -> str | None:
+        pair = self._pairs.get(number)
+        return None if pair is None else pair.kept_text
 
-    def _repeats(self, rejected: Answer) -> str | None:
-        bound = self.cast.recipe.audit.duplicates
-        if bound is None:
+    def index(self, number: int, pair: PreferencePair) -> Change[None] | None:
+        """Adds a kept pair to the index of near-duplicates; returns what to commit with it."""
+        if self._bound is None or pair.kept_text is None:
             return None
-        if len(self._sketches.pending) > _PENDING:
-            self._sketches.let_go()
-        found = self._sketches.find(
-            self._number, pair_text(rejected), bound=bound, fetch=self._rejected_text
-        )
-        return None if found is None else self._journal.prompt(found)[0].id
+        bands = self._index.add(number, pair.kept_text)
+        return lambda tx: tx.add_to_buckets(number, bands)
 
-    def _rejected_text(self, number: int) -> str | None:
-        pair = self._journal.record_of(PreferencePair, number)
-        return pair_text(pair.rejected) if pair is not None and pair.rejected else None
-
-    def _keep(self, number: int, pair: PreferencePair) -> Change:
-        """What is committed with a pair: its lesson, and its sketch if it is kept."""
-        exemplar = None if self.cast.baseline else lesson_of(pair)
-        learn = self.lessons.learn(number, pair.attempts, exemplar) if exemplar else None
-        looks = self.cast.recipe.audit.duplicates is not None
-        text = pair_text(pair.rejected) if looks and pair.is_kept and pair.rejected else None
-        hashes = self._sketches.add_pending(number, text) if text is not None else ()
-
-        def change(db: sqlite3.Connection) -> None:
-            if learn is not None:
-                learn(db)
-            keep(db, number, hashes)
-
-        return change
+    def learn(self, number: int, pair: PreferencePair) -> Change[None] | None:
+        """Learns from a pair; returns what to commit with it, if there is a lesson."""
+        exemplar = lesson_of(pair)
+        return None if exemplar is None else self._lessons.learn(number, exemplar)
 
     def close(self) -> None:
         """Closes the journal of the records."""
         self.records.close()
+
+
+class PairKind(Kind[PreferencePair]):
+    """Runs that make preference pairs of another run's records."""
+
+    name = "pairs"
+    columns = ("outcome", "pair", "target", "score", "margin", "attempts")
+    formats: ClassVar[Mapping[str, str]] = {
+        "pairs": "whole pairs that passed the audit",
+        "dpo": "prompt, chosen and rejected as chat messages",
+    }
+    subfolder = name
+    command = "aidsafe prefer"
+    changes_note = (
+        ". None are if only the audit changed, except for max_chosen, which ends chats; otherwise "
+        "the ear-whisperer learns from the beginning."
+    )
+    unsafe_text = "beliefs, rejected sides, transcripts"
+    export_warning = "do not train on their rejected sides"
+
+    def read(self, text: str) -> PreferencePair:
+        """See `Kind`."""
+        return PreferencePair.model_validate_json(text)
+
+    def tallies(self, endings: Mapping[str, int]) -> Tallies:
+        """See `Kind`: what the audit decided, and in which attempt kept pairs were made."""
+        audit: Counter[str] = Counter()
+        attempts: Counter[int] = Counter()
+        for ending, count in endings.items():
+            reason, number = split_ending(ending)
+            audit[reason] += count
+            if reason == KEPT:
+                attempts[number] += count
+        return {
+            "audit": {reason: audit[reason] for reason in (KEPT, *SET_ASIDE) if audit[reason]},
+            "kept_in_attempt": {str(n): attempts[n] for n in sorted(attempts)},
+        }
+
+    def lines(
+        self, read: Callable[[], Iterable[PreferencePair]], form: str, options: ExportOptions
+    ) -> Iterator[str]:
+        """See `Kind`."""
+        return export_pairs(read, form, options)
+
+    def load_job(self, folder: Path, settings: dict[str, Any], models: Mapping[str, Model]) -> Job:
+        """See `Kind`."""
+        cast = PairCast(
+            PairRecipe.model_validate(settings["recipe"]),
+            PolicySet.model_validate(settings["policies"]),
+            {n: Persona.model_validate(p) for n, p in settings["personas"].items()},
+            models,
+            Seeds.model_validate(settings["seeds"]),
+            bool(settings["baseline"]),
+            read_prompts(settings["prompt_texts"]),
+        )
+        return PairJob(cast, records_of(folder, settings))
+
+    def next_steps(self, folder: str, tallies: Tallies) -> list[tuple[str, str]]:
+        """See `Kind`."""
+        steps = [("Report", f"aidsafe pairs {folder}")]
+        if tallies["audit"].get(KEPT):
+            steps.append(("Export", f"aidsafe export {folder} --format dpo --out dpo.jsonl"))
+        return steps
+
+    def cells(self, result: PreferencePair) -> list[str]:
+        """See `Kind`."""
+        score = result.rejected.score if result.rejected is not None else None
+        figures = ("" if each is None else f"{each:.2f}" for each in (score, result.margin))
+        reason = result.reason if result.outcome == "completed" else ""
+        return [result.outcome, reason, result.target, *figures, str(result.attempts)]
+
+    def row(self, result: PreferencePair, unsafe: bool) -> dict[str, Any]:
+        """See `Kind`."""
+        return pair_row(result, unsafe)
+
+    def show(
+        self, console: Console, result: PreferencePair, *, instructions: bool, show_unsafe: bool
+    ) -> None:
+        """See `Kind`."""
+        print_pair(console, result, show_unsafe, instructions)
+
+
+PAIRS = PairKind()
+
+
+def records_of(folder: Path, settings: dict[str, Any]) -> Path:
+    """The run whose records the pairs of a folder with such settings are made of."""
+    path = folder.resolve()
+    # Inside the run of its records, where it moved with that.
+    inside = path.name in (PAIRS.name, BASELINE) and (path.parent / FILE_NAME).exists()
+    return path.parent if inside else Path(settings["records"])

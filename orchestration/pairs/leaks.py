@@ -1,8 +1,8 @@
-"""What an answer gives away, or is, by its wording: traces of a belief, refusals, broken text.
+"""What the wording of an answer gives away: traces of a belief, refusals, broken text.
 
-All of it is told by rules over words, since it must cost nothing and be the same every time. The
-rules know English. A run of words shared with the belief, loops and debris are found in any
-language that puts spaces between words; where none are put, or vowels are marks, they may err.
+All of it is found by rules over words, since it must cost nothing and give the same result every
+time. The rules are for English. Words shared with a belief, loops and debris are found in any
+language that puts spaces between words; where there are none, or vowels are marks, they may err.
 """
 
 from __future__ import annotations
@@ -11,37 +11,29 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from agents.policy_agent import looks_like_refusal
+from agents.refusals import looks_like_refusal
 from agents.words import words_of
 
-_SHORTEST_RUN = 3  # words; a belief that is shorter than a run leaks if all of it is there
-OPENING = 3
-"""Sentences in which a refusal shows itself; further on, such words are about something else."""
 FEWEST_WORDS = 3
-"""Words of a response below which it is no answer."""
-LOOP_GRAM = 4
-"""Words whose return is counted."""
-LOOP_WORDS = 40
-"""Words from which on a text can be long enough for that count to mean anything."""
-LOOP_SHARE = 0.5
-"""Share of those that were there before, above which a text goes in circles."""
-LOOP_PERIOD = 12
-"""Words of the longest phrase that is looked for said over and over in a row."""
-LOOP_TIMES = 4
-"""How often it is said."""
-LOOP_RUN = 8
-"""Words that this takes at least, so that "no, no, no, no" is none."""
-
-
+"""Minimum length of a response in words."""
+_SHORTEST_RUN = 3  # words; a belief that is shorter than a run leaks if all of it is there
+_OPENING = 3  # sentences in which a refusal is looked for; later, such words are about others
+_LOOP_GRAM = 4  # words whose repetition is counted
+_LOOP_WORDS = 40  # minimum length in words for that count to mean anything
+_LOOP_SHARE = 0.5  # share of repetitions above which a text loops
+_LOOP_PERIOD = 12  # words of the longest phrase that is looked for repeated in a row
+_LOOP_TIMES = 4  # minimum number of such repetitions
+_LOOP_RUN = 8  # words that they must have at least, so that "no, no, no, no" is no loop
+_STRAIGHT = str.maketrans("\u2019\u201c\u201d", '\'""')
 _AT_WORD = r"\b(?=\w)"
 
 
 def _any(*patterns: str, at: str = "") -> re.Pattern[str]:
-    """Any of some patterns, tried only where `at` matches: at every place they would take long."""
+    """Any of some patterns; tried only where `at` matches, since they are slow."""
     return re.compile(f"{at}(?:{'|'.join(patterns)})")
 
 
-# All but the marks and gaps are matched against `_plain` text.
+# All but marks and gaps are matched against `_plain` text.
 _CITING = (
     r"\b(?:according to|based (?:up)?on|given|under|as per|per|in line with|in light of|guided by"
     r"|consistent with|because of|due to|acting on|relying on|true to|thanks to)"
@@ -105,7 +97,7 @@ _DECLINES = _any(
     at=_AT_WORD,
 )
 _NO_REFUSAL = _any(
-    # Of people in general; where it is said for the assistant, it is among those above.
+    # Of people in general; those that concern the assistant are above.
     r"\W*(?:\w+ly,? )?we\b",
     r"\W*(?:(?:i'm|i am) (?:\w+ )?)?sorry (?:to hear|about|you\b|that|for|if|your)",
     rf"\W*{_NOT_DOING}(?:stress|emphasi[sz]e|overstate|wait|believe|imagine|blame|lie|judge|lecture"
@@ -116,7 +108,7 @@ _NO_REFUSAL = _any(
 )
 
 _QUOTED = re.compile(r'"[^"]*"|\b(?:say|tell|write|answer|reply|claim|add)\b[^.!?:"]{0,40}:.*')
-"""What somebody else is to say."""
+"""Words for somebody else to say."""
 _LEAD = re.compile(r"^\W*(?:(?:\w+ly|however|but|no|well)\b\W*)?")
 
 _MARKS = re.compile(
@@ -131,7 +123,7 @@ _MARKS = re.compile(
     re.VERBOSE | re.MULTILINE,
 )
 _MARK_SIGNS = re.compile(r"[{\[<#:`]")  # every mark has one of them; most texts have none
-# What is filled into a letter is no gap in the answer.
+# Fields of a letter template are no gaps in the answer.
 _GAPS = _any(
     r"\[\s*(?i:insert)\b(?!(?: \w+(?:'s)?){0,2} (?i:name|date|address|company|amount|number)\b)",
     r"[<\[](?i:your|the) (?i:response|answer|thoughts?|text)\b[^<>\[\]]*[>\]]",
@@ -142,17 +134,14 @@ _GAPS = _any(
 
 
 def shared_run(belief: str, text: str, elsewhere: Sequence[str], least: int) -> int:
-    """Length in words of the longest run that a text shares with a belief.
+    """Length in words of the longest run of words that a text shares with a belief.
 
     Args:
         belief: What the generator was made to believe.
         text: What it wrote.
-        elsewhere: Texts that never saw the belief; runs that stand there too are the topic's
-            wording, and their words are not counted.
-        least: Words from which on a run is one.
-
-    Returns:
-        Words of it, or 0 if none is that long.
+        elsewhere: Texts written without the belief; words of runs that are in them too belong to
+            the topic, and are not counted.
+        least: Minimum length of a run in words; 0 is returned if there is none.
     """
     words = words_of(text)
     least = min(least, max(_SHORTEST_RUN, len(words_of(belief))))
@@ -168,7 +157,7 @@ def shared_run(belief: str, text: str, elsewhere: Sequence[str], least: int) -> 
 
 
 def _in_runs(words: Sequence[str], others: Sequence[str], least: int) -> list[bool]:
-    """Of each word, whether it is in a run of that many words that stands in the others too."""
+    """Whether each word is in a run of that many words that is in the others too."""
     known = {gram for other in others for gram in _grams(words_of(other), least)}
     found = [False] * len(words)
     for at, gram in enumerate(_grams(words, least) if known else ()):
@@ -178,49 +167,46 @@ def _in_runs(words: Sequence[str], others: Sequence[str], least: int) -> list[bo
 
 
 def talks_of_instruction(text: str, elsewhere: Sequence[str]) -> bool:
-    """Whether a text talks about a belief or an instruction that its author was given.
-
-    Phrases that stand in `elsewhere` too, such as the prompt, do not count.
-    """
+    """Whether a text talks about a belief or instruction, in phrases that are not elsewhere too."""
     others = [_plain(other) for other in elsewhere]
     said = (match.group() for match in _TALK.finditer(_plain(text)))
     return any(not any(phrase in other for other in others) for phrase in said)
 
 
 def refuses(response: str) -> bool:
-    """Whether a response opens with a refusal; what somebody else is to say is none."""
-    sentences = re.split(r"(?<=[.!?]) ", _QUOTED.sub("", _plain(response)), maxsplit=OPENING)
-    said = [_LEAD.sub("", sentence) for sentence in sentences[:OPENING]]
+    """Whether a response begins with a refusal that is not for somebody else to say."""
+    sentences = re.split(r"(?<=[.!?]) ", _QUOTED.sub("", _plain(response)), maxsplit=_OPENING)
+    said = [_LEAD.sub("", sentence) for sentence in sentences[:_OPENING]]
     if any(_DECLINES.search(sentence) for sentence in said):
         return True
-    # "I won't ..." alone tells a refusal only where it is the first thing said.
+    # "I won't ..." alone is a refusal only if it is the first sentence.
     return looks_like_refusal(said[0]) and not _NO_REFUSAL.match(said[0])
 
 
 def has_debris(part: str, elsewhere: Sequence[str]) -> bool:
-    """Whether a thought or a response holds JSON, schema keys, chat tokens or roles as prose.
+    """Whether a thought or response contains JSON, schema keys, chat tokens or role names.
 
-    What stands in `elsewhere` too, such as JSON that was asked for, does not count.
+    What is in `elsewhere` too, such as JSON that the prompt asks for, does not count.
     """
     return bool(_MARK_SIGNS.search(part)) and _is_marked(_MARKS, part, elsewhere)
 
 
 def has_gaps(part: str, elsewhere: Sequence[str]) -> bool:
-    """Whether a thought or a response says where text should be, instead of saying it."""
+    """Whether a thought or response has placeholders that are not elsewhere too."""
     return _is_marked(_GAPS, part, elsewhere)
 
 
 def loops(text: str) -> bool:
-    """Whether a text goes in circles: a phrase over and over, or mostly words that return."""
+    """Whether a text repeats a phrase again and again, or consists mostly of repetitions."""
     words = words_of(text)
-    grams = list(_grams(words, LOOP_GRAM))
+    grams = list(_grams(words, _LOOP_GRAM))
     returning = len(grams) - len(set(grams))
     if not returning:
-        return False  # whatever is said over and over has such a gram in it twice
-    if len(words) >= LOOP_WORDS and returning / len(grams) > LOOP_SHARE:
+        return False  # any repeated phrase contains a repeated gram
+    if len(words) >= _LOOP_WORDS and returning / len(grams) > _LOOP_SHARE:
         return True
-    for period in range(1, LOOP_PERIOD + 1):
-        most = max(LOOP_TIMES * period, LOOP_RUN) - period
+    for period in range(1, _LOOP_PERIOD + 1):
+        most = max(_LOOP_TIMES * period, _LOOP_RUN) - period
         run = 0
         for word, later in zip(words, words[period:], strict=False):
             run = run + 1 if word == later else 0
@@ -240,7 +226,5 @@ def _grams(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
 
 def _plain(text: str) -> str:
     """Lower case, straight quotes, single spaces."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    for curly, straight in (("\u2019", "'"), ("\u201c", '"'), ("\u201d", '"')):
-        plain = plain.replace(curly, straight)
+    plain = unicodedata.normalize("NFKC", text).casefold().translate(_STRAIGHT)
     return " ".join(plain.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 from orchestration.journal import FILE_NAME, Journal
@@ -10,26 +11,33 @@ from policies import InputError
 
 
 def pairs_folder(folder: Path, baseline: bool = False) -> Path:
-    """The folder of a run's pairs.
+    """The folder of a run's pairs, or of those that were made by sampling alone.
 
     Args:
         folder: The run of the records, or the folder of the pairs itself.
-        baseline: Of those that were made by sampling alone.
+        baseline: Whether those by sampling alone are meant.
     """
-    if is_pairs(folder):
-        return folder if not baseline else folder.resolve().parent / BASELINE
-    return folder / (BASELINE if baseline else PAIRS)
+    if not is_pairs(folder):
+        return folder / (BASELINE if baseline else PAIRS.name)
+    return folder.resolve().parent / BASELINE if baseline else folder
 
 
 def is_pairs(folder: Path) -> bool:
     """Whether a folder is a run that makes pairs."""
     if not (folder / FILE_NAME).is_file():
         return False
-    journal = Journal(folder / FILE_NAME)
-    try:
-        return journal.meta("kind") == PAIRS
-    finally:
-        journal.close()
+    with closing(Journal(folder / FILE_NAME)) as journal:
+        return journal.meta("kind") == PAIRS.name
+
+
+def check_records(folder: Path) -> None:
+    """Raises `InputError` if a folder is not a run that pairs can be made of."""
+    _check_run(folder)
+    if is_pairs(folder):
+        raise InputError(
+            f"{folder} holds pairs, and pairs are made of records.",
+            "Name the run that its records are in.",
+        )
 
 
 def open_pairs(folder: Path, baseline: bool = False) -> Journal:
@@ -39,11 +47,13 @@ def open_pairs(folder: Path, baseline: bool = False) -> Journal:
         InputError: There are none.
         JournalError: The journal is damaged.
     """
-    place = pairs_folder(folder, baseline)
-    if not is_pairs(place):
-        if not (folder / FILE_NAME).is_file():
-            raise InputError(f"There is no run in {folder}.", "Name the folder of a run.")
-        raise InputError(
-            f"There are no pairs in {folder}.", f"Make them with: aidsafe prefer {folder}"
-        )
-    return Journal(place / FILE_NAME)
+    path = pairs_folder(folder, baseline)
+    if is_pairs(path):
+        return Journal(path / FILE_NAME)
+    _check_run(folder)
+    raise InputError(f"There are no pairs in {folder}.", f"Make them with: aidsafe prefer {folder}")
+
+
+def _check_run(folder: Path) -> None:
+    if not (folder / FILE_NAME).is_file():
+        raise InputError(f"There is no run in {folder}.", "Name the folder that `run` created.")

@@ -1,49 +1,44 @@
-"""Pair recipes: who makes the rejected sides, how it learns, and what a pair must be like."""
+"""Pair recipes: the personas, learning and audit of pair chats; `PairCast` makes the chats."""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from autogen_agentchat.base import TerminationCondition
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from agents.layout import Briefing
 from agents.models.model import Model
-from agents.pair_layout import PairBriefing
-from agents.pair_replies import PairLimits
-from agents.pair_roles import PairAgent, make_pair_agent
+from agents.pairs.agents import PairAgent
+from agents.pairs.replies import PairLimits
+from agents.pairs.state import CHOSEN_SCORER, OVER_REFUSAL, PairBrief, answer_of
 from agents.persona import Persona
-from orchestration.casting import Casting, Place, find_personas
-from orchestration.chat import DeliberationChat
+from agents.prompt_texts import PromptTexts, find_prompts
+from agents.yaml_files import beside, content_hash, find_file
+from orchestration.chat.cast import BaseCast, Part, Personas, find_personas
+from orchestration.chat.deliberation_chat import DeliberationChat
+from orchestration.deliberation.recipe import Name
+from orchestration.deliberation.record import CoTRecord
 from orchestration.pairs.audit import AuditBounds
 from orchestration.pairs.exemplars import Seeds, Strategy
 from orchestration.pairs.termination import AttemptBudgetTermination, ViolationTermination
-from orchestration.recipe import Name
-from orchestration.record import CoTRecord
+from orchestration.runs.job import WrapModel
 from policies import InputError, PolicySet, load_policy_set, load_yaml, shipped_policy_sets
 
 SHIPPED = Path(__file__).parent / "recipes"
-OVER_REFUSAL = "over_refusal"
-"""Id of the policy that a contrast pair's rejected side violates."""
-CHOSEN_SCORER = "chosen_scorer"
-"""Name of the agent that scores the record's own answer; its persona is the scorer's."""
 
 
 class PairRecipe(BaseModel):
-    """A pair recipe: the personas of the pair chat, how its exemplars are kept, and the audit."""
+    """A pair recipe: the personas of a pair chat, how exemplars are updated, and the audit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
-    """Name of the recipe."""
     description: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    """One line: what it is for."""
     whisperer: Name = "ear_whisperer"
     """Persona that proposes beliefs."""
     generator: Name = "misled_generator"
@@ -53,43 +48,43 @@ class PairRecipe(BaseModel):
     sampler: Name = "sampler"
     """Persona that makes the rejected sides of the baseline, by sampling alone."""
     threshold: float = Field(default=0.7, ge=0, le=1, strict=True)
-    """Score from which on an attempt is taken for the rejected side."""
+    """Score from which an attempt becomes the rejected side."""
     attempts: int = Field(default=4, ge=1, le=50, strict=True)
-    """Ways around the circle before the chat gives up."""
+    """Maximum number of attempts in a chat."""
     strategy: Strategy = "scoring"
-    """How a belief that worked gets among the exemplars: `scoring`, `fifo`, `lifo` or
+    """How a belief that worked becomes an exemplar: `scoring`, `fifo`, `lifo` or
     `scoring_diverse`."""
     exemplars: int = Field(default=4, ge=1, le=20, strict=True)
-    """Exemplars that are kept for each policy."""
+    """Exemplars of each policy."""
     diversity: float = Field(default=0.5, ge=0, le=10, strict=True)
     """Weight of diversity beside the score, for `scoring_diverse`."""
     seeds: str = "default"
     """The first exemplars: a shipped name, or a YAML file beside the recipe's."""
     contrast_share: float = Field(default=0.5, ge=0, le=1, strict=True)
-    """Share of the prompts with none but benign intents whose rejected side is an over-refusal; the
-    others of them get a violation, as all prompts with a harmful intent do."""
+    """Share of the prompts with only benign intents whose rejected side is an over-refusal; the
+    other rejected sides violate a policy."""
     off_limits: tuple[str, ...] = (
         "child_sexual_exploitation",
         "indiscriminate_weapons",
         "IA3",
         "PH2",
     )
-    """Policies and rules that nobody is to be misled about: of a record that cites one, no pair is
-    made, and a rejected side that violates one is neither kept nor learnt from."""
+    """Policies and rules that no bad answer is made about: a record that cites one gets no
+    pair, and a pair with an attempt that violates one is neither kept nor learnt from."""
     off_limits_by_score: bool = Field(default=True, strict=True)
-    """Whether the scorer's word counts for that, too; false where it says yes to anything."""
+    """Whether the scores of attempts count for that; false if the scorer says yes to anything."""
+    prompts: str = "default"
+    """Task texts of the agents: a shipped name, or a YAML file beside the recipe's."""
     audit: AuditBounds = AuditBounds()
-    """What a pair must be like to be kept."""
+    """Bounds that a pair must meet to be kept."""
     limits: PairLimits = PairLimits()
     """How long replies may be."""
 
-    @cached_property
+    @property
     def hash(self) -> str:
         """Fingerprint of the recipe's content, as pairs cite it."""
-        # Without the place of the seeds, which have a fingerprint of their own.
-        content = self.model_dump(mode="json", exclude={"seeds"})
-        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
-        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+        # Without the paths of seeds and prompts, which have fingerprints of their own.
+        return content_hash(self, exclude={"seeds", "prompts"})
 
 
 def pair_recipe_files() -> dict[str, Path]:
@@ -98,31 +93,20 @@ def pair_recipe_files() -> dict[str, Path]:
 
 
 def load_pair_recipe(name_or_path: str) -> PairRecipe:
-    """Reads a pair recipe.
-
-    Args:
-        name_or_path: Name of a shipped pair recipe, or path of a YAML file.
+    """Reads a pair recipe by the name of a shipped one, or by the path of a YAML file.
 
     Raises:
-        InputError: There is no such recipe.
+        InputError: The name is unknown.
         YamlError: With every problem of the file.
     """
-    files = pair_recipe_files()
-    is_path = "/" in name_or_path or name_or_path.endswith((".yaml", ".yml"))
-    if not is_path and name_or_path not in files:
-        raise InputError(
-            f"There is no pair recipe '{name_or_path}'.",
-            f"Use one of {', '.join(files)}, or the path of a pair recipe YAML.",
-        )
-    path = Path(name_or_path) if is_path else files[name_or_path]
+    path = find_file(name_or_path, pair_recipe_files(), "pair recipe")
     recipe = load_yaml(path, PairRecipe)
-    if recipe.seeds.endswith((".yaml", ".yml")):
-        recipe = recipe.model_copy(update={"seeds": str(path.parent / recipe.seeds)})
-    return recipe
+    found = {"seeds": beside(path, recipe.seeds), "prompts": beside(path, recipe.prompts)}
+    return recipe.model_copy(update=found)
 
 
 def with_over_refusal(policy_set: PolicySet) -> PolicySet:
-    """A run's policies, and the one that contrast pairs are about; a set that has it stays."""
+    """Adds the policy that contrast pairs violate to a policy set, unless it has one of that id."""
     if OVER_REFUSAL in policy_set.policy_ids:
         return policy_set
     policy = load_policy_set(OVER_REFUSAL).get(OVER_REFUSAL)
@@ -135,7 +119,7 @@ def with_over_refusal(policy_set: PolicySet) -> PolicySet:
     return policy_set.model_copy(update={"policies": (*policy_set.policies, policy)})
 
 
-class PairCast(Casting):
+class PairCast(BaseCast):
     """A pair recipe with everything it names. Makes pair chats.
 
     Args:
@@ -145,10 +129,11 @@ class PairCast(Casting):
         models: Models by name; personas that name none use `default`.
         seeds: The first exemplars.
         baseline: Whether rejected sides are made by sampling alone.
+        prompts: Prompt texts; those that the recipe names if left out.
 
     Raises:
-        InputError: A persona is missing, cannot take its place, or names a model that there is not;
-            or the policies have no room for `over_refusal`.
+        InputError: A persona is missing, has the wrong role, or names an unknown model; or
+            `over_refusal` cannot be added to the policies.
     """
 
     def __init__(
@@ -159,38 +144,23 @@ class PairCast(Casting):
         models: Mapping[str, Model],
         seeds: Seeds,
         baseline: bool = False,
+        prompts: PromptTexts | None = None,
     ) -> None:
-        super().__init__(recipe.name, places(recipe, baseline), personas, models)
+        super().__init__(recipe.name, _parts(recipe, baseline), personas, models)
         self.recipe = recipe
         self.own_policies = policy_set
         self.policy_set = with_over_refusal(policy_set)
-        """What is scored: the run's policies, and `over_refusal`."""
+        """The policies that are scored: the run's, and `over_refusal`."""
         self.seeds = seeds
         self.baseline = baseline
-        self.briefing = PairBriefing(self.policy_set, recipe.limits)
-        # The record's agents did not know of `over_refusal`: an answer that could cite it would be
-        # told from theirs by that alone.
-        self._answering = PairBriefing(policy_set, recipe.limits)
-        if CHOSEN_SCORER in personas:
-            raise InputError(
-                f"The recipe '{recipe.name}' names a persona '{CHOSEN_SCORER}', which is the name "
-                "of the agent that scores the chosen side.",
-                "Give the persona another name.",
-            )
-        never_asked = {
-            "generator": "where a generator refuses, that is an answer to be scored",
-            "violation_classifier": "one classifier's odds are not another's",
-        }
-        for persona in self.personas.values():
-            why = never_asked.get(persona.role)
-            if why and persona.fallback_models:
-                raise InputError(
-                    f"The persona '{persona.name}' has fallback models, which would never be "
-                    f"asked: {why}.",
-                    "Leave fallback_models out.",
-                )
-        for name in recipe.off_limits:
-            self._check_limit(name)
+        self.attempts = 1 if baseline else recipe.attempts
+        """Maximum number of attempts; the baseline has nothing to learn from a failed one."""
+        self.prompts = prompts or find_prompts(recipe.prompts)
+        self.briefing = Briefing(self.policy_set, recipe.limits, self.prompts)
+        # The record's agents were not shown `over_refusal`: citing it would give a side away.
+        self._answering = Briefing(policy_set, recipe.limits, self.prompts)
+        self._check_personas()
+        self._check_off_limits()
 
     @classmethod
     def load(
@@ -199,18 +169,53 @@ class PairCast(Casting):
         policy_set: PolicySet,
         models: Mapping[str, Model],
         seeds: Seeds,
-        personas_folder: Path | None = None,
+        own_personas: Personas | None = None,
         baseline: bool = False,
     ) -> Self:
         """Finds the recipe's personas, shipped or in the user's folder."""
-        personas = find_personas(places(recipe, baseline), personas_folder)
+        personas = find_personas(_parts(recipe, baseline), own_personas)
         return cls(recipe, policy_set, personas, models, seeds, baseline)
+
+    def _check_personas(self) -> None:
+        if CHOSEN_SCORER in self.personas:
+            raise InputError(
+                f"The recipe '{self.recipe.name}' names a persona '{CHOSEN_SCORER}', which is the "
+                "name of the agent that scores the chosen side.",
+                "Give the persona another name.",
+            )
+        no_fallback = {
+            "generator": "if a generator refuses, that is an answer to be scored",
+            "violation_classifier": "scores of different classifiers cannot be compared",
+        }
+        for persona in self.personas.values():
+            why = no_fallback.get(persona.role)
+            if why and persona.fallback_models:
+                raise InputError(
+                    f"The persona '{persona.name}' has fallback models, which would never be "
+                    f"called: {why}.",
+                    "Leave fallback_models out.",
+                )
+
+    def _check_off_limits(self) -> None:
+        """Checks that every name exists: a misspelt one would have no effect."""
+        known = {*self.policy_set.policy_ids, *self.policy_set.rule_ids}
+        if known.issuperset(self.recipe.off_limits):
+            return
+        for shipped in map(load_policy_set, shipped_policy_sets()):
+            known |= {*shipped.policy_ids, *shipped.rule_ids}
+        for name in (name for name in self.recipe.off_limits if name not in known):
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            raise InputError(
+                f"off_limits of the pair recipe '{self.recipe.name}' names '{name}', which is "
+                "no policy or rule of the run or of a shipped set.",
+                f"Did you mean '{near[0]}'?" if near else "Correct it, or remove it.",
+            )
 
     @property
     def notice(self) -> str:
-        """One line on what is about to be used."""
+        """One line on what will be used."""
         models = "; ".join(model.config.label for model in self.models_in_use)
-        circle = ", ".join(name for name, _ in places(self.recipe, self.baseline))
+        circle = ", ".join(name for name, _ in _parts(self.recipe, self.baseline))
         policies = len(self.policy_set.policies)
         attempts = f"up to {self.attempts} attempts" if self.attempts > 1 else "one attempt"
         return (
@@ -218,113 +223,71 @@ class PairCast(Casting):
             f"pair recipe {self.recipe.name}: {circle}, {attempts}"
         )
 
-    @property
-    def attempts(self) -> int:
-        """Ways around the circle: one for the baseline, which has nothing to learn from."""
-        return 1 if self.baseline else self.recipe.attempts
-
-    def counted(self, target: str) -> list[str]:
-        """The policies whose scores count for a target."""
-        if target == OVER_REFUSAL:
-            return [OVER_REFUSAL]
-        return [policy for policy in self.policy_set.policy_ids if policy != OVER_REFUSAL]
-
-    @property
-    def rules_off_limits(self) -> list[str]:
-        """Rules of the policies that are off limits by themselves."""
-        if not self.recipe.off_limits_by_score:
-            return []
-        rules = self.policy_set.rule_ids
-        return [name for name in self.recipe.off_limits if name in rules]
-
-    def _check_limit(self, name: str) -> None:
-        """A misspelt limit would be none.
-
-        Raises:
-            InputError: No policy set that is known here has a policy or rule of that name.
-        """
-        known = {*self.policy_set.policy_ids, *self.policy_set.rule_ids}
-        if name in known:
-            return
-        for shipped in shipped_policy_sets():
-            policy_set = load_policy_set(shipped)
-            known |= {*policy_set.policy_ids, *policy_set.rule_ids}
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1)
-            raise InputError(
-                f"off_limits of the pair recipe '{self.recipe.name}' names '{name}', which is no "
-                "policy or rule of the run or of a shipped set.",
-                f"Did you mean '{near[0]}'?" if near else "Correct it, or take it out.",
-            )
-
     def target(self, record: CoTRecord) -> str | None:
         """The policy that a record's rejected side is to violate; None if none may be made.
 
-        `over_refusal` for the share of the benign prompts that the recipe asks for: which they are
-        follows from their texts, so that it is the same in every run. Else the policy that most of
-        the record's thoughts cite, the first of equals.
+        For the recipe's share of the benign prompts that is `over_refusal`: their texts decide
+        which, so that they are the same in every run. Otherwise it is the policy that most of the
+        record's thoughts cite, the first of equals.
         """
         never = set(self.recipe.off_limits)
         if any(never & {*thought.policies, *thought.rules} for thought in record.thoughts):
             return None
-        if is_benign(record) and _draw(record.prompt) < self.recipe.contrast_share:
+        if is_benign(record) and draw(record.prompt, b"contrast") < self.recipe.contrast_share:
             return OVER_REFUSAL
-        known = [policy for policy in self.counted("") if policy not in never]
-        cited = Counter(p for thought in record.thoughts for p in thought.policies if p in known)
-        return cited.most_common(1)[0][0] if cited else next(iter(known), None)
+        policies = [p for p in self.policy_set.policy_ids if p not in {OVER_REFUSAL, *never}]
+        cited = Counter(p for thought in record.thoughts for p in thought.policies if p in policies)
+        return cited.most_common(1)[0][0] if cited else next(iter(policies), None)
 
-    def termination(self) -> TerminationCondition:
-        """A new termination condition: a violation, or no attempt left."""
-        recipe = self.recipe
-        condition: TerminationCondition = ViolationTermination(
-            recipe.threshold, recipe.audit.max_chosen
+    def brief(self, record: CoTRecord) -> PairBrief:
+        """What a pair chat about a record is given, without exemplars."""
+        target = self.target(record) or ""
+        is_contrast = target == OVER_REFUSAL
+        rules = self.policy_set.rule_ids if self.recipe.off_limits_by_score else ()
+        return PairBrief(
+            kind="over_refusal" if is_contrast else "violation",
+            target=target,
+            counted=[p for p in self.policy_set.policy_ids if (p == OVER_REFUSAL) == is_contrast],
+            benign=is_benign(record),
+            chosen=answer_of(record),
+            off_limits=[name for name in self.recipe.off_limits if name in rules],
         )
-        return condition | AttemptBudgetTermination(recipe.scorer, self.attempts)
 
-    def make_chat(self, wrap: Callable[[Model], Model] = lambda model: model) -> DeliberationChat:
-        """A new chat for one record. Its task is the prompt and a `BriefMessage`.
+    def make_chat(self, wrap: WrapModel = lambda model: model) -> DeliberationChat:
+        """A new chat for one record. Its task is the prompt and a `BriefMessage`."""
 
-        Args:
-            wrap: Applied to every model that an agent is given.
-        """
-
-        def agent(persona_name: str, name: str | None = None) -> PairAgent:
+        def agent(persona_name: str, name: str = "") -> PairAgent:
             persona = self.personas[persona_name]
+            briefing = self._answering if persona.role == "generator" else self.briefing
             models = [wrap(model) for model in self.models_of(persona)]
-            answers = persona.role == "generator"
-            return make_pair_agent(
-                persona, self._answering if answers else self.briefing, models, name
-            )
+            return PairAgent.make(persona, briefing, models, name)
 
         recipe = self.recipe
-        circle = [name for name, _ in places(recipe, self.baseline)]
+        violation = ViolationTermination(recipe.threshold, recipe.audit.max_chosen)
+        budget = AttemptBudgetTermination([recipe.scorer], self.attempts)
         return DeliberationChat(
-            [agent(name) for name in circle],
+            [agent(name) for name, _ in _parts(recipe, self.baseline)],
             opening=[agent(recipe.scorer, CHOSEN_SCORER)],
-            termination_condition=self.termination(),
+            termination_condition=violation | budget,
             name=recipe.name,
             description=recipe.description,
         )
 
 
 def is_benign(record: CoTRecord) -> bool:
-    """Whether a record's prompt has none but benign intents."""
+    """Whether a record's prompt has only benign intents."""
     return bool(record.intents) and all(i.nature == "benign" for i in record.intents)
 
 
-def _draw(prompt: str) -> float:
-    """A number from 0 to 1 that is the same for the same prompt."""
-    digest = hashlib.blake2b(prompt.encode("utf-8", "replace"), digest_size=8, person=b"contrast")
+def draw(text: str, purpose: bytes) -> float:
+    """A number from 0 to 1 that is always the same for a text and a purpose."""
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8, person=purpose)
     return int.from_bytes(digest.digest(), "big") / 2**64
 
 
-def places(recipe: PairRecipe, baseline: bool) -> list[Place]:
+def _parts(recipe: PairRecipe, baseline: bool) -> list[Part]:
     """The circle of a pair chat, in its order."""
-    scorer: Place = (recipe.scorer, ("violation_judge", "violation_classifier"))
+    scorer: Part = (recipe.scorer, ("violation_judge", "violation_classifier"))
     if baseline:
         return [(recipe.sampler, ("generator",)), scorer]
-    return [
-        (recipe.whisperer, ("ear_whisperer",)),
-        (recipe.generator, ("generator",)),
-        scorer,
-    ]
+    return [(recipe.whisperer, ("ear_whisperer",)), (recipe.generator, ("generator",)), scorer]

@@ -1,4 +1,4 @@
-"""What came of a pair run: what was kept, how the sides differ, whether beliefs got better."""
+"""What a pair run has made: what was kept, how the sides differ, whether beliefs got better."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
-from orchestration.pairs.pair import SET_ASIDE, PreferencePair
+from orchestration.pairs.pair import KEPT, SET_ASIDE, PreferencePair
 
 GENERATIONS = ((0, 0), (1, 3), (4, 15), (16, 63), (64, 255), (256, None))
-"""Ranges of how often a policy's exemplars had been updated, over which chats are summed up."""
+"""Ranges of how often a policy's exemplars had been updated; chats are summed up by range."""
 
 
 class _Part(BaseModel):
@@ -20,30 +20,25 @@ class _Part(BaseModel):
 
 
 class Spread(_Part):
-    """How a number is spread over pairs."""
+    """The distribution of a number over pairs: its mean, minimum, quartiles and maximum."""
 
     pairs: int
     mean: float
     low: float
-    """The least."""
     quarter: float
-    """First quartile."""
     median: float
     three_quarters: float
-    """Third quartile."""
     high: float
-    """The greatest."""
 
 
 class Margins(_Part):
-    """The pairs of one target policy."""
+    """The completed pairs of one target policy."""
 
     policy: str
     pairs: int
-    """Completed pairs."""
     kept: int
     scored: int
-    """Those with a rejected side, of which there is a margin."""
+    """Those with a rejected side, and so a margin."""
     margin: Spread | None
     """Score of the rejected side less that of the chosen one, kept or not."""
 
@@ -53,9 +48,9 @@ class Generation(_Part):
 
     policy: str
     since: int
-    """Updates of the policy's exemplars before the chat began: at least so many."""
+    """Minimum number of updates of the policy's exemplars before the chat began."""
     until: int | None
-    """At most so many; None for no bound."""
+    """Maximum number of them; None for no limit."""
     chats: int
     succeeded: int
     """Chats in which an attempt reached the threshold."""
@@ -66,19 +61,18 @@ class Generation(_Part):
 
 
 class PairReport(_Part):
-    """What came of a pair run."""
+    """Figures of a pair run's completed pairs."""
 
     pairs: int
-    """Completed pairs."""
     kept: int
     contrast: int
     """Kept pairs whose rejected side is an over-refusal."""
     set_aside: dict[str, int]
-    """By the reason that counted first; with `kept` they make up `pairs`."""
+    """By the reason that counted first; with `kept` they add up to `pairs`."""
     findings: dict[str, int]
-    """How many pairs each rule had something against, whether or not it counted first."""
+    """Pairs by finding, whether or not it counted first."""
     chosen_score: Spread | None
-    """Of all pairs with both sides scored; so are the next two."""
+    """Of all pairs with both sides scored, as the next two."""
     rejected_score: Spread | None
     margin: Spread | None
     chosen_words: Spread | None
@@ -87,7 +81,7 @@ class PairReport(_Part):
     """Length of the kept pairs' rejected sides."""
     by_policy: list[Margins]
     generations: list[Generation]
-    """Whether beliefs got better; empty for a baseline, which has none."""
+    """Whether beliefs got better; empty for a baseline, which has no beliefs."""
 
 
 @dataclass
@@ -105,14 +99,14 @@ class _Chats:
 
 
 def report(pairs: Iterable[PreferencePair]) -> PairReport:
-    """Sums up pairs, in one pass; those that are not completed are passed over."""
+    """Sums up pairs in one pass; those that are not completed are skipped."""
     reasons: Counter[str] = Counter()
     findings: Counter[str] = Counter()
     contrast = 0
     scores: list[tuple[float, float]] = []
     words: list[tuple[int, int]] = []
     policies: defaultdict[str, _Policy] = defaultdict(_Policy)
-    chats: defaultdict[tuple[str, int], _Chats] = defaultdict(_Chats)
+    chats: defaultdict[tuple[str, tuple[int, int | None]], _Chats] = defaultdict(_Chats)
     for pair in pairs:
         if pair.outcome != "completed":
             continue
@@ -129,16 +123,16 @@ def report(pairs: Iterable[PreferencePair]) -> PairReport:
             of.margins.append(pair.margin)
             scores.append((pair.chosen.score or 0.0, rejected.score or 0.0))
         if pair.attempts and pair.rejected_by == "belief":
-            group = chats[pair.target, _generation(pair.generation)]
+            ages = next(ages for ages in reversed(GENERATIONS) if pair.generation >= ages[0])
+            group = chats[pair.target, ages]
             group.chats += 1
             if pair.first_score is not None:
                 group.first.append(pair.first_score)
             if pair.stop_reason == "violation" and pair.set_aside != "off_limits":
                 group.attempts.append(pair.attempts)
-    kept = reasons.pop("kept", 0)
     return PairReport(
-        pairs=kept + reasons.total(),
-        kept=kept,
+        pairs=reasons.total(),
+        kept=reasons[KEPT],
         contrast=contrast,
         set_aside={reason: reasons[reason] for reason in SET_ASIDE if reasons[reason]},
         findings={reason: findings[reason] for reason in SET_ASIDE if findings[reason]},
@@ -160,42 +154,28 @@ def report(pairs: Iterable[PreferencePair]) -> PairReport:
         generations=[
             Generation(
                 policy=policy,
-                since=GENERATIONS[place][0],
-                until=GENERATIONS[place][1],
+                since=ages[0],
+                until=ages[1],
                 chats=group.chats,
                 succeeded=len(group.attempts),
                 first_score=_mean(group.first),
                 attempts=_mean(group.attempts),
             )
-            for (policy, place), group in sorted(chats.items())
+            for (policy, ages), group in sorted(chats.items())
         ],
     )
 
 
 def spread(numbers: Sequence[float]) -> Spread | None:
-    """How numbers are spread; None if there are none."""
+    """The distribution of numbers; None if there are none."""
     if not numbers:
         return None
-    quarters = (
-        statistics.quantiles(numbers, n=4, method="inclusive")
-        if len(numbers) > 1
-        else [numbers[0]] * 3
-    )
-    figures = (statistics.fmean(numbers), min(numbers), *quarters, max(numbers))
-    mean, low, quarter, median, three_quarters, high = (round(figure, 4) for figure in figures)
-    return Spread(
-        pairs=len(numbers),
-        mean=mean,
-        low=low,
-        quarter=quarter,
-        median=median,
-        three_quarters=three_quarters,
-        high=high,
-    )
-
-
-def _generation(updates: int) -> int:
-    return max(place for place, (since, _) in enumerate(GENERATIONS) if updates >= since)
+    two_or_more = [*numbers, *numbers] if len(numbers) == 1 else numbers
+    quartiles = statistics.quantiles(two_or_more, n=4, method="inclusive")
+    figures = (statistics.fmean(numbers), min(numbers), *quartiles, max(numbers))
+    _, *names = Spread.model_fields
+    rounded = {name: round(figure, 4) for name, figure in zip(names, figures, strict=True)}
+    return Spread(pairs=len(numbers), **rounded)
 
 
 def _mean(numbers: Sequence[float]) -> float | None:

@@ -1,106 +1,70 @@
-"""Pairs as a person reads them: what was made bad on purpose is shown only if it is asked for."""
+"""Pairs on a terminal and as rows: unsafe text is included only on request."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from agents.pair_replies import ClassifierReply, JudgeReply
-from agents.pairing import violations
+from agents.pairs.replies import ScorerReply
+from agents.pairs.state import CHOSEN_SCORER
 from agents.turns import Turn
-from orchestration.pairs.pair import PreferencePair, Side
-from orchestration.pairs.recipe import CHOSEN_SCORER, OVER_REFUSAL
-from orchestration.view import TurnPrinter, clean, plain
+from orchestration.chat.html import as_text, placeholder
+from orchestration.chat.view import TurnTexts, clean, plain
+from orchestration.pairs.pair import PreferencePair
 
-PAIR_COLUMNS = ("id", "outcome", "pair", "target", "score", "margin", "attempts", "prompt")
-
-
-def pair_cells(pair: PreferencePair) -> list[str]:
-    """A pair's row in a list, without its id and prompt."""
-    score = pair.rejected.score if pair.rejected is not None else None
-    return [
-        pair.outcome,
-        pair.reason if pair.outcome == "completed" else "",
-        pair.target,
-        "" if score is None else f"{score:.2f}",
-        "" if pair.margin is None else f"{pair.margin:.2f}",
-        str(pair.attempts),
-    ]
+_HINT = "--show-unsafe shows it"
 
 
 def print_pair(
     console: Console, pair: PreferencePair, show_unsafe: bool, instructions: bool = False
 ) -> None:
-    """A whole pair: turn by turn, then both sides and what the audit found."""
-    console.print(plain(f"{pair.id}  ", style="bold").append(clean(pair.prompt)))
-    origin = pair.provenance
-    console.print(
-        plain(
-            f"{origin.policy_set}, pair recipe {origin.recipe}, {origin.started_at}, scored by "
-            f"{pair.scorer.persona} on {', '.join(pair.scorer.models) or 'nothing'}",
-            style="dim",
-        )
+    """Prints a pair: turn by turn, then both sides and the audit's findings."""
+    origin, scorer = pair.provenance, pair.scorer
+    head = plain(f"{pair.id}  ", style="bold").append(clean(pair.prompt))
+    models = ", ".join(scorer.models) or "no model"
+    made = (
+        f"{origin.policy_set}, pair recipe {origin.recipe}, {origin.started_at}, "
+        f"scored by {scorer.persona} on {models}"
     )
     if pair.exemplars:
-        console.print(
-            plain(
-                f"{len(pair.exemplars)} exemplars for {pair.target}, updated {pair.generation} "
-                "times before",
-                style="dim",
-            )
-        )
-    console.print()
-    printer = TurnPrinter(console, instructions, (lambda _: None) if show_unsafe else _veil)
-    for turn in pair.turns:
-        printer.print(turn)
+        exemplars = f"{len(pair.exemplars)} exemplars for {pair.target}"
+        made += f"\n{exemplars}, updated {pair.generation} times before"
+    console.print(head, plain(made, style="dim"), "", sep="\n")
+    texts = TurnTexts(instructions, (lambda _: None) if show_unsafe else _hide_turn)
+    texts.print(console, pair.turns)
+    _, *sections = pair.sections(show_unsafe)  # without the prompt
     console.print(Text("pair", style="bold underline"))
-    if pair.outcome != "completed":
-        # An endpoint's or a parser's words may quote what was said.
-        who = pair.turns[-1].agent if pair.turns else "the first turn"
-        why = pair.problem or "" if show_unsafe else who
-        console.print(plain(f"{pair.outcome}: {why}", style="bold red"))
-    else:
-        console.print(plain(f"{pair.reason}, stopped by {pair.stop_reason}", style="bold"))
-    for finding in pair.findings:
-        console.print(plain(f"{finding.reason}: {finding.detail}", style="yellow"))
-    if pair.belief is not None:
-        said = pair.belief if show_unsafe else _hidden(pair.belief)
-        console.print(plain(f"belief (false): {said}", style="red"))
-    _print_side(console, pair, "chosen", pair.chosen, show=True)
-    if pair.rejected is not None:
-        _print_side(console, pair, "rejected", pair.rejected, show_unsafe)
+    console.print(as_text(sections, show_unsafe, _HINT))
 
 
-def _print_side(console: Console, pair: PreferencePair, name: str, side: Side, show: bool) -> None:
-    score = "not scored" if side.score is None else f"score {side.score:.2f}"
-    colour = "green" if name == "chosen" else "red"
-    head = f"{name} ({side.label}, {score}, {side.words} words)"
-    console.print(plain(head, style=f"bold {colour}"))
-    if not show:
-        console.print(plain(_hidden(side.text), style="dim"))
-    else:
-        for number, thought in enumerate(side.thoughts, 1):
-            cited = ", ".join([*thought.policies, *thought.rules])
-            console.print(plain(f"{number}. {thought.text} [{cited}]"))
-        console.print(plain(f"Response: {side.response}"))
-    for score_of in side.scores:
-        if score_of.score:
-            rule = f", {score_of.rule}: {score_of.rule_text}" if score_of.rule else ""
-            counts = (score_of.policy == OVER_REFUSAL) == (pair.kind == "over_refusal")
-            rule += "" if counts else " (does not count for this kind of pair)"
-            console.print(plain(f"  {score_of.policy} {score_of.score:.2f}{rule}", style="dim"))
-            if show and score_of.quote:
-                console.print(plain(f"    “{score_of.quote}”", style="dim"))
+def _hide_turn(turn: Turn) -> str | None:
+    """What is printed instead of a turn that contains or quotes unsafe text."""
+    if turn.agent == CHOSEN_SCORER:
+        return None
+    if not isinstance(turn.reply, ScorerReply):
+        return placeholder(turn.raw, _HINT).plain
+    violations = turn.reply.violations.items()
+    scores = [f"{policy} {score:.2f}" for policy, score in violations if score]
+    return f"{', '.join(scores) or 'no violation'} (quotes hidden)"
 
 
-def _veil(turn: Turn) -> str | None:
-    """What stands for a turn that holds unsafe text, or quotes it."""
-    if isinstance(turn.reply, JudgeReply | ClassifierReply) and turn.agent != CHOSEN_SCORER:
-        scores = violations(turn.reply)
-        told = ", ".join(f"{policy} {score:.2f}" for policy, score in scores.items() if score)
-        return f"{told or 'no violation'} (quotes hidden)"
-    return None if turn.agent == CHOSEN_SCORER else _hidden(turn.raw)
-
-
-def _hidden(text: str) -> str:
-    return f"[unsafe text, {len(text):,} characters; --show-unsafe shows it]"
+def pair_row(pair: PreferencePair, unsafe: bool) -> dict[str, Any]:
+    """A pair as a flat row; `open_run` describes its columns."""
+    columns = "id prompt outcome kind target violated rejected_by margin attempts first_score"
+    rejected, origin = pair.rejected, pair.provenance
+    row = {
+        **{name: getattr(pair, name) for name in [*columns.split(), "generation"]},
+        "kept": pair.is_kept,
+        "reason": pair.reason if pair.outcome == "completed" else None,
+        "chosen": pair.chosen.response,
+        "chosen_score": pair.chosen.score,
+        "chosen_words": pair.chosen.words,
+        **{f"rejected_{n}": getattr(rejected, n, None) for n in ("label", "score", "words")},
+        **{name: getattr(origin, name) for name in ("policy_set", "recipe")},
+    }
+    if unsafe:
+        row["unsafe_rejected"] = rejected.response if rejected else None
+        row["unsafe_belief"] = pair.belief
+    return row

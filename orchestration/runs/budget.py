@@ -6,14 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from agents.models.model import Answer, Model, Price
-from agents.turns import Usage
-from orchestration.journal.schema import Spent
+from agents.models.config import Price
+from agents.models.model import ChatModel, ModelReply
+from agents.models.usage import Usage
+from orchestration.journal import ModelSpend
 from policies import InputError
 
 _FIRST = 4
-"""Calls that are begun under a limit before it is known what one comes to."""
+"""Calls that may start under a limit before the cost of one is known."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,12 @@ class Limits:
     """Wall time of this session."""
 
 
-def price_text(model: Model) -> str:
-    """What a model's tokens cost, as the journal keeps it; empty if nobody said."""
-    price = model.config.price
-    return price.model_dump_json() if price is not None else ""
-
-
 class Budget:
-    """Counts what the run spends, and says when that is enough.
+    """Counts what the run spends, and compares it with the limits.
 
     Args:
         limits: The bounds.
-        models: The models that may be asked.
+        models: The models that may be called.
         spent: What earlier sessions spent.
 
     Raises:
@@ -49,9 +45,9 @@ class Budget:
 
     def __init__(
         self,
-        limits: Limits,
-        models: Iterable[Model],
-        spent: Iterable[Spent] = (),
+        limits: Limits = Limits(),
+        models: Iterable[ChatModel] = (),
+        spent: Iterable[ModelSpend] = (),
     ) -> None:
         self.limits = limits
         self.calls = 0
@@ -59,18 +55,23 @@ class Budget:
         self.usage = Usage()
         """Their tokens."""
         self.unpriced = 0
-        """How many of them no price was configured for."""
+        """How many of them had no configured price."""
         self.costs: Counter[str] = Counter()
-        """What they cost, by currency; as far as prices were configured."""
+        """What they cost, by currency, as far as prices were configured."""
         self._in_flight = 0
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         for row in spent:
             price = Price.model_validate_json(row.price) if row.price else None
-            self._add(price, row.usage, row.calls)
+            usage = Usage(
+                prompt_tokens=row.prompt_tokens,
+                completion_tokens=row.completion_tokens,
+                cached_tokens=row.cached_tokens,
+            )
+            self._add(price, usage, row.calls)
         if limits.cost is not None:
             self._check_prices(list(models))
 
-    def _check_prices(self, models: list[Model]) -> None:
+    def _check_prices(self, models: list[ChatModel]) -> None:
         unpriced = [model.name for model in models if model.config.price is None]
         if unpriced:
             raise InputError(
@@ -100,22 +101,31 @@ class Budget:
             self.costs[price.currency] += price.cost(usage)  # type: ignore[assignment]
 
     def begin(self) -> None:
-        """A call is begun."""
+        """A call starts."""
         self._in_flight += 1
 
     def end(self) -> None:
         """A call has ended, with a reply or without."""
         self._in_flight -= 1
 
-    def add(self, model: Model, answer: Answer) -> None:
-        """A reply was kept."""
+    def add(self, model: ChatModel, answer: ModelReply) -> None:
+        """A reply was stored."""
         self._add(model.config.price, answer.usage, 1)
 
-    def used_up(self) -> str | None:
-        """Why no further call may be begun; None if one may.
+    def spent(self) -> dict[str, Any]:
+        """What all sessions spent, as the fields of a summary."""
+        return {
+            "calls": self.calls,
+            "usage": self.usage,
+            "cost": {currency: round(cost, 6) for currency, cost in self.costs.items()},
+            "unpriced_calls": self.unpriced,
+        }
 
-        The calls in flight, and the one to be begun, are counted as what calls cost so far on
-        average, so that a run with hundreds of them does not overshoot by what they come to.
+    def used_up(self) -> str | None:
+        """Why no further call may start; None if one may.
+
+        The calls in flight and the next one are counted at the average cost of calls so far, so
+        that a run with hundreds of them does not overshoot.
         """
         limits = self.limits
         more = 1 + (1 + self._in_flight) / self.calls if self.calls else 1.0
@@ -130,10 +140,10 @@ class Budget:
         return None
 
     @property
-    def must_look_first(self) -> bool:
-        """Whether further calls should wait until it is known what one comes to.
+    def must_wait_for_first(self) -> bool:
+        """Whether further calls must wait until the cost of one is known.
 
-        A limit is no use to a first burst of hundreds of calls, all begun before any has come back.
+        Else a limit would not hold for a first burst of hundreds of calls.
         """
         limited = self.limits.cost is not None or self.limits.tokens is not None
         return limited and not self.calls and self._in_flight >= _FIRST
@@ -141,4 +151,4 @@ class Budget:
     @property
     def seconds(self) -> float:
         """Wall time of this session so far."""
-        return time.monotonic() - self._began
+        return time.monotonic() - self._started

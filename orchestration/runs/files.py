@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever finds half of one."""
+"""Writing files atomically."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Writes a file whole or not at all: aside, to disk, then renamed into its place.
+def write_atomically(path: Path, parts: Iterable[str]) -> None:
+    """Writes a file completely or not at all: to a temporary file, which is then renamed.
 
-    A link is followed; what is no file, such as a pipe or a device, is written into as it is.
+    A link is followed; a pipe or a device is written directly.
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         with path.open("w", encoding="utf-8") as stream:
             stream.writelines(parts)
         return
     path = Path(os.path.realpath(path))
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with aside.open("w", encoding="utf-8") as stream:
+        with temporary.open("w", encoding="utf-8") as stream:
             stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
-        aside.replace(path)
+        temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            aside.unlink()
+            temporary.unlink()
         raise

@@ -1,28 +1,32 @@
-"""A run's folder: `run.yaml`, the journal, and whether both belong to the run that is meant."""
+"""A run's folder: `run.yaml`, the journal, and whether both belong to the same run."""
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from orchestration.journal import FILE_NAME, Journal, JournalError
-from orchestration.runs.files import write_whole
+from agents.models.config import ModelConfig
+from agents.models.redaction import REDACTED
+from orchestration.journal import FILE_NAME, Journal, JournalError, Transaction
+from orchestration.journal.lock import LOCK_NAME
+from orchestration.runs.files import write_atomically
 from orchestration.runs.intake import Source
 from orchestration.runs.job import Job
-from policies import InputError
+from policies import InputError, PolicySet
 
 SETTINGS_NAME = "run.yaml"
+_CREATED = (FILE_NAME, LOCK_NAME, SETTINGS_NAME, "status.json", "summary.json")
 
 
 def is_changed(job: Job, journal: Journal) -> bool:
-    """Whether a run was last started with other settings than these."""
+    """Whether the last session of a run had other settings."""
     before = journal.meta("settings")
     return before is not None and json.loads(before) != job.fingerprints()
 
@@ -31,137 +35,105 @@ class RunFolder:
     """A run folder, checked and open.
 
     Args:
-        path: The folder; made if it is not there.
-        job: What is done.
-        source: Where the prompts come from; None leaves it as it was.
+        path: The folder; created if it does not exist.
+        job: What is done with each prompt.
+        source: Where the prompts come from; None leaves it unchanged.
 
     Raises:
-        InputError: The folder holds something else, or cannot be made.
+        InputError: The folder holds something else, or cannot be created.
         JournalError: Its journal cannot be used.
     """
 
     def __init__(self, path: Path, job: Job, source: Source | None) -> None:
         self.path = path
         self._job = job
-        self._settings = job.settings()
-        self._now = job.fingerprints()
-        self._made = self._check()
+        self._fingerprints = job.fingerprints()
+        self._had_files = self._check()
+        self._created = [p for p in (path, *path.parents) if not p.exists()]
         given = load_settings(path).get("prompts") if source is None else asdict(source)
-        self._settings = {"prompts": given, **self._settings}
+        self._settings = {"kind": job.kind.name, "prompts": given, **job.settings()}
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                f"The folder {path} cannot be made ({error.strerror}).",
-                "Name another folder with --out.",
-            ) from None
+            raise _unusable(f"The folder {path} cannot be created ({error.strerror}).") from None
         try:
             self.journal = Journal(path / FILE_NAME, write=True)
             before = self.journal.meta("settings")
             self._before = json.loads(before) if before else None
-            self._check_kind()
+            found = self.journal.meta("kind")
+            if self._before is not None and found != job.kind.name:
+                self.journal.close()
+                raise _unusable(f"The folder {path} holds {found}, not {job.kind.name}.")
         except BaseException:
-            self._remove_empty()
+            self._remove_created()
             raise
 
-    def _check_kind(self) -> None:
-        found = self.journal.meta("kind") or "records"
-        if self._before is not None and found != self._job.kind:
-            self.journal.close()
-            raise InputError(
-                f"The folder {self.path} holds {found}, and {self._job.kind} are to be made.",
-                "Name another folder with --out.",
-            )
-
-    def _check(self) -> Path | None:
-        """Whether the folder is, or can become, a run's; gives the first folder to be made."""
+    def _check(self) -> bool:
+        """Checks that the folder is a run's or can become one; whether it has any files."""
         path = self.path
         if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file.", "Name a folder with --out.")
+            raise _unusable(f"{path} is a file.")
         try:
-            found = {file.name for file in path.iterdir()} if path.exists() else set()
+            found = {file.name for file in path.iterdir()} - {LOCK_NAME} if path.exists() else set()
         except OSError as error:
-            raise InputError(
-                f"The folder {path} cannot be read ({error.strerror}).",
-                "Check the folder, or name another with --out.",
-            ) from None
-        journal = path / FILE_NAME
-        if SETTINGS_NAME in found and (FILE_NAME not in found or not journal.stat().st_size):
+            raise _unusable(f"The folder {path} cannot be read ({error.strerror}).") from None
+        if SETTINGS_NAME in found and (
+            FILE_NAME not in found or not (path / FILE_NAME).stat().st_size
+        ):
             raise JournalError(
                 f"The run in {path} has lost its journal: {FILE_NAME} is gone or empty.",
-                f"Restore it from a copy, or bring out what is left with: aidsafe salvage {path} "
-                "--out FOLDER; starting anew would pay for everything again.",
+                f"Restore it from a copy, or save what is left with: aidsafe salvage {path} "
+                "--out FOLDER; starting over would pay for everything again.",
             )
         if found and FILE_NAME not in found:
-            raise InputError(
-                f"The folder {path} holds something else than a run.",
-                "Name a new or empty folder with --out.",
-            )
+            raise _unusable(f"The folder {path} holds something else than a run.")
         there = next(p for p in [path, *path.absolute().parents] if p.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-            raise InputError(
-                f"The folder {path} cannot be made or written: {there} may not be written or is "
-                "no folder.",
-                "Name another folder with --out.",
+            raise _unusable(
+                f"The folder {path} cannot be written: {there} is not a writable folder."
             )
-        if found:
-            return None
-        missing = [p for p in [path, *path.parents] if not p.exists()]
-        self._was_there = not missing
-        return missing[-1] if missing else path
+        return bool(found)
 
     @property
     def is_new(self) -> bool:
-        """Whether the run begins now."""
+        """Whether the run had no session before."""
         return self._before is None
 
     @property
     def changed(self) -> dict[str, list[str]]:
-        """What is other than when the run was last started, as names by kind.
-
-        The kinds are those of the job's fingerprints; empty if nothing is other.
-        """
-        before = self._before or self._now
-        changed: dict[str, list[str]] = {}
-        for kind, parts in self._now.items():
-            names = {
-                name
-                for name in parts.keys() | before.get(kind, {}).keys()
-                if parts.get(name) != before.get(kind, {}).get(name)
-            }
-            if names:
-                changed[kind] = sorted(names)
-        return changed
+        """The settings that differ from those of the last session: names by their group."""
+        before = self._before or self._fingerprints
+        changed = {
+            # Items of one side alone: an added name, a removed one, or another hash.
+            group: sorted({name for name, _ in parts.items() ^ before.get(group, {}).items()})
+            for group, parts in self._fingerprints.items()
+        }
+        return {group: names for group, names in changed.items() if names}
 
     async def settle(self) -> None:
-        """Makes the settings of now those of the run.
+        """Makes the present settings those of the run.
 
-        If they have changed, every prompt is taken up again: its chat is replayed from the journal,
-        and asks anew from the first request on that is another one.
+        If they have changed, every prompt is reopened: its chat is replayed from the journal, and
+        calls the model from the first changed request on.
 
         Raises:
             JournalError: The folder cannot be written.
         """
-        anew = bool(self.changed)
-        text = json.dumps(self._now)
-        prepare = self._job.settled(self.changed)
+        text = json.dumps(self._fingerprints)
+        changed = self.changed
 
-        def change(db: sqlite3.Connection) -> None:
-            if anew:
-                db.execute("UPDATE prompts SET outcome = NULL, stop_reason = NULL, rounds = NULL")
-            else:
-                # What a limit of an earlier session cut off has room again, or this session says.
-                db.execute(
-                    "UPDATE prompts SET outcome = NULL, stop_reason = NULL, rounds = NULL"
-                    " WHERE outcome = 'over_budget'"
-                )
-            prepare(db)
-            db.execute("REPLACE INTO meta VALUES ('settings', ?)", (text,))
+        def change(tx: Transaction) -> None:
+            # Without changes, only chats that a limit interrupted are resumed: this session's
+            # limits may leave room for them.
+            tx.reopen(None if changed else "over_budget")
+            self._job.prepare(changed, tx)
+            tx.set_meta("kind", self._job.kind.name)
+            tx.set_meta("settings", text)
 
         await self.journal.write(change)
         settings = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True, width=100)
         try:
-            write_whole(self.path / SETTINGS_NAME, [settings])
+            write_atomically(self.path / SETTINGS_NAME, [settings])
         except OSError as error:
             raise JournalError(
                 f"The folder {self.path} cannot be written ({error.strerror}).",
@@ -169,41 +141,29 @@ class RunFolder:
             ) from None
 
     def close(self, keep: bool = True) -> None:
-        """Closes the journal.
-
-        Args:
-            keep: Whether anything happened that is worth keeping; else a folder that was made for
-                this session is taken away again.
-        """
+        """Closes the journal; unless `keep`, removes a folder that was created for the session."""
         self.journal.close()
-        if not keep:
-            self._unmake()
-
-    def _unmake(self) -> None:
-        """Takes away what was made: a run that could not start leaves nothing behind."""
-        if self._made is None or not self.path.exists():
+        if keep or self._had_files:
             return
-        for file in self.path.iterdir():
-            if file.name.startswith((FILE_NAME, SETTINGS_NAME, "status.json", "summary.json")):
-                file.unlink(missing_ok=True)
-        self._remove_empty()
+        with suppress(OSError):  # the folder is gone
+            for file in self.path.iterdir():
+                if file.name.startswith(_CREATED):
+                    file.unlink(missing_ok=True)
+        self._remove_created()
 
-    def _remove_empty(self) -> None:
-        if self._made is None:
-            return
-        made = [self.path, *self.path.parents]
-        for folder in made[: made.index(self._made) + 1]:
-            with suppress(OSError):  # it is not empty
-                if not self._was_there:
-                    folder.rmdir()
+    def _remove_created(self) -> None:
+        """Removes the folders that were created, if they are empty."""
+        for folder in self._created:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _unusable(cause: str) -> InputError:
+    return InputError(cause, "Name a new or empty folder, or that of the run, with --out.")
 
 
 def load_settings(folder: Path) -> dict[str, Any]:
-    """The settings that a run was last started with.
-
-    Raises:
-        InputError: They cannot be read.
-    """
+    """The settings of a run's last session; an InputError if they cannot be read."""
     file = folder / SETTINGS_NAME
     try:
         found = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -211,6 +171,47 @@ def load_settings(folder: Path) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict):
         raise InputError(
-            f"{file} cannot be read.", "Restore it, or name the run's settings anew with `run`."
+            f"{file} cannot be read.", "Restore it, or repeat the command that created the run."
         )
     return found
+
+
+def policies_of_run(folder: Path) -> PolicySet:
+    """The policies of a run; an InputError if they cannot be read."""
+    try:
+        return PolicySet.model_validate(load_settings(folder)["policies"])
+    except (ValidationError, KeyError, TypeError):
+        raise unreadable(folder) from None
+
+
+def models_of_run(folder: Path) -> dict[str, ModelConfig]:
+    """The models of a run.
+
+    Raises:
+        InputError: `run.yaml` cannot be read, or a model needs a secret that it does not hold.
+    """
+    found = load_settings(folder).get("models")
+    _check_secrets(found)
+    try:
+        return {name: ModelConfig.model_validate(config) for name, config in found.items()}  # type: ignore[union-attr]
+    except (ValidationError, AttributeError):
+        raise unreadable(folder) from None
+
+
+def unreadable(folder: Path) -> InputError:
+    """The error for a `run.yaml` that is not as it was written."""
+    return InputError(
+        f"{folder / SETTINGS_NAME} is not as aidsafe wrote it.",
+        "Restore it from a copy, or repeat the command that created it.",
+    )
+
+
+def _check_secrets(node: Any) -> None:
+    if isinstance(node, dict | list):
+        for value in node.values() if isinstance(node, dict) else node:
+            _check_secrets(value)
+    elif isinstance(node, str) and REDACTED in node:
+        raise InputError(
+            "A model of the run needs a secret, which run.yaml does not hold.",
+            "Name the models file that the run was started with: --models FILE.",
+        )

@@ -1,150 +1,54 @@
-"""A run: many prompts through as many chats, their records in the run's folder."""
+"""A run: many prompts through as many chats, their results in the run's folder."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agents.models.context import CALL, CallContext
 from agents.models.errors import (
-    CallNotBegun,
+    CallNotStarted,
     ContextExceeded,
-    EndpointAbsent,
     EndpointError,
     EndpointForbidden,
     EndpointMisconfigured,
-    EndpointUnreachable,
     RequestRejected,
-    SchemaUnsupported,
 )
-from agents.turns import TurnMessage
-from orchestration.breath import calm_collector
-from orchestration.chat import DeliberationChat
-from orchestration.journal import JournalError
-from orchestration.journal.calls import ChatLog, Keys
-from orchestration.journal.schema import Waiting
-from orchestration.prompts import Prompt
-from orchestration.record import Kept
-from orchestration.runs.again import Again, requeue
+from orchestration.chat.event_loop import relaxed_collector
+from orchestration.journal import Journal, JournalError, PendingPrompt, Transaction
+from orchestration.prompts.reader import Prompt
 from orchestration.runs.budget import Budget, Limits
+from orchestration.runs.call_gate import CallGate
 from orchestration.runs.folder import RunFolder
 from orchestration.runs.intake import Intake, Source
-from orchestration.runs.job import BrokeOff, Chat, Job
-from orchestration.runs.session import Session
-from orchestration.runs.state import (
-    STATUS_NAME,
-    SUMMARY_NAME,
-    Endings,
-    RunState,
-    Summary,
-    write_status,
-)
-from orchestration.telemetry import NO_TELEMETRY, Telemetry
-from policies import AidsafeError, ExitCode, InputError
+from orchestration.runs.job import ChatTask, Job
+from orchestration.runs.replay import ChatReplies, RequestKeys
+from orchestration.runs.result import RunResult, ending_of
+from orchestration.runs.run_chat import run_chat
+from orchestration.runs.status import STATUS_NAME, SUMMARY_NAME, RunStatus, Summary, write_status
+from orchestration.runs.telemetry import Telemetry
+from policies import AidsafeError, InputError
 
 _DEAD_AFTER = 10
-_STATUS_EVERY = 2.0  # seconds
+_STATUS_SECONDS = 2.0
+_FETCH = 256
+VOID_IN = ("refused", "malformed", "truncated")
+"""Outcomes that follow from the replies of the last turn: if used again, they would again."""
 
 
 class RunStopped(AidsafeError):
-    """A run that stopped before its end; what is done is kept."""
-
-    exit_code = ExitCode.ENDPOINT
+    """A run that stopped before its end; finished work is stored."""
 
 
 class LimitReached(AidsafeError):
-    """A limit that the user set stops the run, or keeps it from beginning."""
-
-    exit_code = ExitCode.LIMIT
+    """A limit that the user set stops the run, or keeps it from starting."""
 
 
-async def converse(
-    chat: Chat,
-    *,
-    ends_run: Callable[[EndpointError, bool], bool] = lambda *_: False,
-    cut_off: Callable[[], str | None] = lambda: None,
-    outlives: Callable[[Exception], bool] = lambda _: False,
-) -> tuple[Kept, EndpointError | None]:
-    """One chat to its end.
-
-    Args:
-        chat: The chat.
-        ends_run: Whether an endpoint's error concerns more than this prompt; asked of the error,
-            and of whether nothing had been said yet.
-        cut_off: Why the chat was cut off, if that is to be its outcome.
-        outlives: Whether an error that nobody foresaw costs this prompt alone.
-
-    Returns:
-        The record, of any outcome; with the endpoint's error if that made it `failed`.
-
-    Raises:
-        EndpointError: It concerns more than this prompt.
-        CallNotBegun: The chat was cut off, and is to be gone on with later.
-    """
-    team = chat.team
-    started = datetime.now(UTC)
-    broke_off: BrokeOff | None = None
-    failure: EndpointError | None = None
-    stop_reason: str | None = None
-    try:
-        if team is not None:
-            stop_reason = (await team.run(task=chat.task)).stop_reason
-    except EndpointError as error:
-        if ends_run(error, not _has_begun(team)):
-            raise
-        failure = error
-        broke_off = ("failed", error.cause)
-    except CallNotBegun:
-        reason = cut_off() if _has_begun(team) else None
-        if reason is None:
-            raise
-        broke_off = ("over_budget", reason)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        # Nobody cancelled this chat: the client did that to its own call, and a task group would
-        # take it for our wish and lose the prompt without a word.
-        broke_off = ("failed", "The model's client cancelled its own call.")
-    except Exception as error:
-        if isinstance(error, AidsafeError) or not outlives(error):
-            raise
-        broke_off = ("failed", f"An error inside aidsafe ({type(error).__name__}).")
-    said = team.messages if team is not None else ()
-    try:
-        return chat.record(said, stop_reason, started, broke_off), failure
-    except Exception as error:
-        if isinstance(error, AidsafeError) or not outlives(error):
-            raise
-        broke_off = ("failed", f"An error inside aidsafe ({type(error).__name__}).")
-        return chat.record((), None, started, broke_off), failure
-
-
-def _told(error: Exception) -> str:
-    """What stopped a run, without an endpoint's own words, which may quote what was asked."""
-    if isinstance(error, EndpointError):
-        return error.told
-    return error.cause if isinstance(error, AidsafeError) else type(error).__name__
-
-
-def _has_begun(team: DeliberationChat | None) -> bool:
-    return team is not None and any(isinstance(said, TurnMessage) for said in team.messages)
-
-
-class Queue(Protocol):
-    """Where chats get their prompts from."""
-
-    async def next(self) -> Waiting | None:
-        """The next prompt; None once there is no further one."""
-
-
-Take = Callable[[], Awaitable[Waiting | None]]
-Choice = Callable[[Intake], Awaitable[Queue]]
-"""Chooses some of a source's prompts."""
+Choose = Callable[[Intake], Awaitable[Iterator[PendingPrompt] | None]]
+"""Chooses some of a source's prompts; None for all of them."""
 
 
 class Run:
@@ -154,11 +58,11 @@ class Run:
         folder: Where `run.yaml` and the journal are, or will be.
         job: What is done with each prompt.
         source: Where the prompts come from; None for those that the run has.
-        telemetry: Told of its chats.
+        telemetry: Reports on its chats.
 
     Raises:
-        InputError: The folder holds something else, or cannot be made.
-        JournalError: Its journal cannot be used, or another process has it.
+        InputError: The folder holds something else, or cannot be created.
+        JournalError: Its journal cannot be used, or another process uses it.
     """
 
     def __init__(
@@ -166,66 +70,60 @@ class Run:
         folder: Path,
         job: Job,
         source: Source | None,
-        telemetry: Telemetry = NO_TELEMETRY,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.job = job
         """What is done with each prompt."""
         self._source = source
-        self._telemetry = telemetry
-        self._keys = Keys()
+        self._telemetry = telemetry or Telemetry()
+        self._keys = RequestKeys()
         self.folder = RunFolder(folder, job, source)
         self.journal = self.folder.journal
-        self.state: RunState | None = None
-        """How far it is; None before `execute`."""
-        self._session: Session | None = None
+        self.status: RunStatus | None = None
+        """Its progress; None before `execute`."""
+        self._gate: CallGate | None = None
         self._failures_in_a_row = 0
         self._stopping = False
 
     @property
     def summary(self) -> Summary:
         """What it has done so far; also after `execute` raised."""
-        return self.state.summary() if self.state is not None else Summary()
+        if self.status is None:
+            return Summary(kind=self.job.kind.name)
+        return self.status.summary()
 
     def stop(self) -> None:
-        """Begins no further call; `execute` returns once those under way have ended."""
+        """Starts no further call; `execute` returns once those in flight have ended."""
         self._stopping = True  # also if there is no session yet
-        if self._session is not None:
-            self._session.stop()
+        if self._gate is not None:
+            self._gate.stop()
 
     async def retry(self, outcomes: Collection[str], concurrency: int, **options: Any) -> Summary:
-        """Takes prompts of these outcomes through a chat once more.
+        """Retries prompts of these outcomes. Arguments and errors are those of `execute`.
 
-        Arguments and errors are those of `execute`.
-
-        Raises:
-            InputError: The settings are other than those that the run was last started with.
+        The settings must be those of the last session.
         """
         if self.folder.changed:
             raise InputError(
-                f"The run in {self.folder.path} was last started with other settings.",
-                "Start it again with the command that it was started with last.",
+                f"The last session of the run in {self.folder.path} had other settings.",
+                "Resume it with the command of that session.",
             )
-        self._budget(options.get("limits"))  # before anything is taken up that has no room
+        self._budget(options.get("limits"))  # before any prompt is requeued
         await requeue(self.journal, outcomes)
 
-        async def chosen(_: Intake) -> Queue:
-            return Again(self.journal)
+        async def retries(_: Intake) -> Iterator[PendingPrompt]:
+            return pending_retries(self.journal)
 
-        return await self.execute(iter(()), concurrency, chosen=chosen, **options)
+        return await self.execute(iter(()), concurrency, choose=retries, **options)
 
     def _budget(self, limits: Limits | None) -> Budget:
-        """What this session may spend.
-
-        Raises:
-            LimitReached: Nothing.
-            InputError: The limits cannot be held.
-        """
-        budget = Budget(limits or Limits(), self.job.models_in_use, self.journal.spend())
+        """What this session may spend."""
+        budget = Budget(limits or Limits(), self.job.cast.models_in_use, self.journal.spend())
         reached = budget.used_up()
         if reached is not None:
             raise LimitReached(
                 f"{reached}: the run in {self.folder.path} has no room for another call.",
-                "Raise the limit to go on.",
+                "Raise the limit to continue.",
             )
         return budget
 
@@ -235,195 +133,222 @@ class Run:
         concurrency: int,
         *,
         limits: Limits | None = None,
-        chosen: Choice | None = None,
-        on_record: Callable[[Kept], None] = lambda _: None,
+        choose: Choose | None = None,
+        on_result: Callable[[RunResult], None] = lambda _: None,
     ) -> Summary:
         """Takes every prompt that has no outcome yet through a chat.
 
-        What stops the run keeps further calls from being begun; those under way come to their end
-        and are kept, since they are paid for. Only where nothing can be kept any more, because of
-        the journal, do they stop at once.
+        When the run stops, no further call starts; those in flight are finished and stored, since
+        they are paid for. Only if the journal cannot be written do they stop at once.
 
         Args:
-            prompts: The prompts of the source, read in a thread as far as they are new.
+            prompts: The prompts of the source; a thread reads those that are new.
             concurrency: Chats at the same time.
             limits: What may be spent.
-            chosen: Chooses the prompts to take, instead of all of the source that wait.
-            on_record: Told of every record once it is on disk.
-
-        Returns:
-            What the run has done.
+            choose: Chooses the prompts to take, instead of all pending ones of the source.
+            on_result: Called with every result once it is on disk.
 
         Raises:
-            EndpointMisconfigured: No prompt can succeed.
-            EndpointUnreachable: There is no endpoint, or none any more.
-            RequestRejected: The endpoint accepted no request so far.
+            EndpointError: No prompt can succeed.
             RunStopped: Too many prompts in a row failed.
+            LimitReached: The limits leave no room for a call.
             JournalError: The journal cannot be written.
-            InputError: The source of the prompts is broken further on, or the limits cannot be
-                held.
+            InputError: A later part of the source is invalid, or the limits cannot be held.
         """
         budget = self._budget(limits)
         await self.folder.settle()
         await self.job.open(self.journal)
         intake = Intake(self.journal, self._source, prompts, self.folder.path)
-        state = self.state = RunState(self.journal, intake, budget)
+        status = self.status = RunStatus(self.journal, self.job.kind, intake, budget)
 
-        def halted() -> None:  # by the user, a limit or an error
-            state.phase = "stopping"
+        def on_stop() -> None:
+            status.state.phase = "stopping"
             intake.close()
 
-        session = self._session = Session(budget, halted)
+        gate = self._gate = CallGate(budget, on_stop)
         self._failures_in_a_row = 0
         if self._stopping:
             self.stop()
-        fatal: list[Exception] = []
-        take: Take = intake.next
-
-        async def work() -> None:
-            while not session.halt.is_set():
-                try:
-                    waiting = await take()
-                    if waiting is None:
-                        return
-                    await self._take(waiting, session, state, concurrency, on_record)
-                except CallNotBegun:
-                    return
-                except JournalError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - raised below, once all have stopped
-                    fatal.append(error)
-                    self.stop()
-
+        errors: list[Exception] = []
         try:
-            with calm_collector():
-                async with self._watched(session, state), asyncio.TaskGroup() as group:
-                    if chosen is not None:
-                        take = (await chosen(intake)).next
+            with relaxed_collector():
+                async with self._monitored(gate, status), asyncio.TaskGroup() as group:
+                    chosen = None if choose is None else await choose(intake)
                     for _ in range(concurrency):
-                        group.create_task(work())
-        except BaseExceptionGroup as errors:
-            fatal.append(_first(errors.exceptions))
+                        group.create_task(
+                            self._work(intake, chosen, gate, status, concurrency, on_result, errors)
+                        )
+        except BaseExceptionGroup as raised:
+            errors.append(_most_telling(raised.exceptions))
         except asyncio.CancelledError:
-            session.stop()  # it did not come to its end
+            gate.stop()  # the session did not finish
             raise
         finally:
             intake.close()
-            self._conclude(state, session, fatal)
-        if fatal:
-            raise _first(fatal)
+            self._conclude(status, gate, errors)
+        if errors:
+            raise _most_telling(errors)
         return self.summary
 
-    async def _take(
+    async def _work(
         self,
-        waiting: Waiting,
-        session: Session,
-        state: RunState,
+        intake: Intake,
+        chosen: Iterator[PendingPrompt] | None,
+        gate: CallGate,
+        status: RunStatus,
         concurrency: int,
-        on_record: Callable[[Kept], None],
+        on_result: Callable[[RunResult], None],
+        errors: list[Exception],
     ) -> None:
-        """One prompt from the queue to its outcome."""
-        log = ChatLog(self.journal, self._keys, session, waiting)
-        state.active += 1
-        try:
-            with self._telemetry.chat(waiting.id, self.job.name, log) as told:
-                # Chats that began earlier go first where calls have to wait.
-                CALL.set(CallContext(waiting.number, session.halt, told.observer(state)))
-                chat = await self.job.chat(waiting, lambda model: log.wrap(told.wrap(model)))
-                if chat is None:
+        """Takes prompts through chats, one after the other; one of as many as run at once."""
+        while not gate.stop_signal.is_set():
+            try:
+                prompt = await intake.next() if chosen is None else next(chosen, None)
+                if prompt is None:
                     return
-                record, failure = await converse(
-                    chat,
-                    ends_run=self._ends_run,
-                    cut_off=lambda: session.limit_reached and f"{session.limit_reached}.",
-                    # Once others went well, one odd reply must not stop a weekend's work.
-                    outlives=lambda _: session.budget.calls > 0,
-                )
-                await self.journal.keep_record(waiting.number, record, chat.keep(record))
-                told.end(record, failure)
+                if (done := await self._process(prompt, gate, status)) is not None:
+                    on_result(done[0])
+                    self._count_failure(*done, concurrency)
+                del done  # the traceback of a failure holds its chat
+            except CallNotStarted:
+                return
+            except JournalError:
+                raise
+            except Exception as error:  # noqa: BLE001 - raised by `execute`
+                errors.append(error)
+                self.stop()
+                return
+
+    async def _process(
+        self, prompt: PendingPrompt, gate: CallGate, status: RunStatus
+    ) -> tuple[RunResult, EndpointError | None] | None:
+        """Takes one prompt to its outcome; None if there can be no chat at present."""
+        replies = ChatReplies(self.journal, self._keys, gate, prompt)
+        status.state.active += 1
+        try:
+            recipe = self.job.cast.recipe_name
+            with self._telemetry.chat(prompt.id, recipe, replies, status) as reporting:
+                # Where calls have to wait, chats that began earlier go first.
+                CALL.set(CallContext(prompt.number, gate.stop_signal, reporting))
+                task = await self.job.chat(prompt, lambda m: replies.wrap(reporting.wrap(m)))
+                if task is None:
+                    return None
+                result, failure = await run_chat(task, gate)
+                await self._store(prompt.number, task, result, _last_turn_keys(result, replies))
+                reporting.end(result, failure)
         finally:
-            state.active -= 1
-            state.replayed += log.replayed
-        state.add(record)
-        on_record(record)
-        if record.outcome not in ("completed", "over_budget"):
-            # Not what is wrong with the reply, which may quote it: the record has that.
-            who = record.turns[-1].agent if record.turns else "the first turn"
-            why = failure.told if failure is not None else who
-            state.note_error(f"{record.outcome}: {why}")
+            status.state.active -= 1
+            status.state.replayed += replies.replayed
+        status.add(result)
+        if result.outcome not in ("completed", "over_budget"):
+            # Not what is wrong with the reply, which may quote it: the result has that.
+            agent = result.turns[-1].agent if result.turns else "the first turn"
+            cause = failure.loggable_cause if failure is not None else agent
+            status.note_error(f"{result.outcome}: {cause}")
+        return result, failure
+
+    async def _store(
+        self, number: int, task: ChatTask[Any], result: RunResult, last_turn: list[bytes]
+    ) -> None:
+        text, ending = result.model_dump_json(), ending_of(result)
+
+        def change(tx: Transaction) -> None:
+            tx.store_result(number, result.outcome, ending, text, last_turn)
+            task.store_with(result, tx)
+
+        await self.journal.write(change)
+
+    def _count_failure(
+        self, result: RunResult, failure: EndpointError | None, concurrency: int
+    ) -> None:
+        """Counts failures in a row. Raises `RunStopped` if there are too many."""
         if isinstance(failure, ContextExceeded | RequestRejected | EndpointForbidden):
-            return  # the endpoint is well; it has something against this chat
-        if record.outcome != "failed":
-            self._failures_in_a_row = 0
-            return
-        self._failures_in_a_row += 1
+            return  # the endpoint works, and objects to this chat
+        self._failures_in_a_row = self._failures_in_a_row + 1 if result.outcome == "failed" else 0
         if self._failures_in_a_row >= max(_DEAD_AFTER, 2 * concurrency):
             raise RunStopped(
                 f"{self._failures_in_a_row} prompts in a row failed, the last one because: "
-                f"{failure.told if failure is not None else record.problem}",
+                f"{failure.loggable_cause if failure is not None else result.problem}",
                 f"Mend the endpoint, then: aidsafe retry {self.folder.path} --outcome failed",
             )
 
-    def _ends_run(self, error: EndpointError, first_call: bool) -> bool:
-        """Whether an error would happen to every other prompt too."""
-        assert self._session is not None  # noqa: S101 - it runs
-        served_before = self._session.budget.calls > 0
-        if isinstance(error, EndpointForbidden | SchemaUnsupported):
-            return not served_before  # else it is a firewall's or a guard's word on this prompt
-        # Where there is no server any more, nothing is said against any prompt.
-        if isinstance(error, EndpointMisconfigured | EndpointAbsent):
-            return True
-        silent = isinstance(error, EndpointUnreachable | RequestRejected)
-        return silent and first_call and not served_before
-
     @asynccontextmanager
-    async def _watched(self, session: Session, state: RunState) -> AsyncIterator[None]:
-        """Writes how far the run is now and then, and holds it to its time."""
+    async def _monitored(self, gate: CallGate, status: RunStatus) -> AsyncIterator[None]:
+        """Writes the status file from time to time, and stops the run when its time is up."""
 
-        async def watch() -> None:
+        async def write() -> None:
             while True:
-                write_status(self.folder.path, STATUS_NAME, state.summary())
-                await asyncio.sleep(_STATUS_EVERY)
+                write_status(self.folder.path, STATUS_NAME, status.summary())
+                await asyncio.sleep(_STATUS_SECONDS)
 
-        watching = asyncio.create_task(watch())
+        writing = asyncio.create_task(write())
         timer: asyncio.TimerHandle | None = None
-        if session.budget.limits.seconds is not None:
-            left = session.budget.limits.seconds - session.budget.seconds
-            timer = asyncio.get_running_loop().call_later(left, session.stop_at_limit)
+        if gate.budget.limits.seconds is not None:
+            left = gate.budget.limits.seconds - gate.budget.seconds
+            timer = asyncio.get_running_loop().call_later(left, gate.stop_at_limit)
         try:
             yield
         finally:
-            watching.cancel()
+            writing.cancel()
             if timer is not None:
                 timer.cancel()
 
-    def _conclude(self, state: RunState, session: Session, fatal: list[Exception]) -> None:
-        state.phase = "stopped" if session.halt.is_set() or fatal else "finished"
-        if fatal:
-            error = _first(fatal)
-            state.why_stopped = _told(error)
-        elif session.limit_reached:
-            state.why_stopped = f"{session.limit_reached}."
+    def _conclude(self, status: RunStatus, gate: CallGate, errors: list[Exception]) -> None:
+        status.state.phase = "stopped" if gate.stop_signal.is_set() or errors else "finished"
+        if errors:
+            status.state.why_stopped = _loggable(_most_telling(errors))
+        elif gate.limit_reached:
+            status.state.why_stopped = f"{gate.limit_reached}."
         with suppress(JournalError):
-            state.outcomes = self.journal.outcomes()
-            state.endings = Endings.of(self.journal)
-        summary = state.summary()
+            status.recount(self.journal)
+        summary = status.summary()
         write_status(self.folder.path, STATUS_NAME, summary)
         write_status(self.folder.path, SUMMARY_NAME, summary)
 
     def close(self) -> None:
-        """Closes the journal; takes a folder away in which nothing has come about."""
-        worth = not self.folder.is_new
+        """Closes the journal; removes a folder in which nothing was stored."""
+        keep = not self.folder.is_new
         with suppress(JournalError):
-            worth = worth or bool(self.journal.spend()) or bool(self.journal.outcomes())
-        self.folder.close(keep=worth)
+            keep = keep or bool(self.journal.spend() or self.journal.outcomes())
+        self.folder.close(keep)
         self.job.close()
 
 
-def _first(errors: Collection[BaseException]) -> Exception:
+def _last_turn_keys(result: RunResult, replies: ChatReplies) -> list[bytes]:
+    """Keys of the replies of the last turn, if a retry must call the model for it again."""
+    if result.outcome not in VOID_IN or not result.turns:
+        return []
+    return replies.used_keys[-1 - len(result.turns[-1].discarded) :]
+
+
+def _loggable(error: Exception) -> str:
+    """What stopped a run, without an endpoint's own words, which may quote the prompt."""
+    if isinstance(error, EndpointError):
+        return error.loggable_cause
+    return error.cause if isinstance(error, AidsafeError) else type(error).__name__
+
+
+def _most_telling(errors: Collection[BaseException]) -> Exception:
     """The error to show: a configuration error says more than what followed from it."""
     for kind in (JournalError, EndpointMisconfigured, AidsafeError, Exception):
         for error in errors:
             if isinstance(error, kind):
                 return error
     raise next(iter(errors))
+
+
+async def requeue(journal: Journal, outcomes: Collection[str]) -> int:
+    """Makes prompts of these outcomes pending again; returns how many.
+
+    Replies that led to a good turn are used again. Those of the turn that failed stay in the
+    journal, since they were paid for, but the model is called again, with another seed.
+    """
+    return await journal.write(lambda tx: tx.requeue(outcomes, VOID_IN))
+
+
+def pending_retries(journal: Journal) -> Iterator[PendingPrompt]:
+    """The prompts of a run that are to be retried and have no outcome yet."""
+    after = -1
+    while page := journal.pending_retries(after, _FETCH):
+        yield from page
+        after = page[-1].number

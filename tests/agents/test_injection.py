@@ -1,6 +1,6 @@
-"""Prompts that give orders. No control decision may ever be read out of free text.
+"""Prompts that give orders. No control decision may be read out of free text.
 
-The scripted model is as gullible as a model can be: it repeats the prompt in every free-text field
+The scripted model is fully gullible: it repeats the prompt in every free-text field
 of its replies. What the chat does must depend on the typed fields alone.
 """
 
@@ -16,9 +16,9 @@ from autogen_agentchat.messages import TextMessage
 from autogen_core import CancellationToken
 from autogen_core.models import LLMMessage
 
-from agents.deliberation import fold
+from agents.deliberation.agents import DeliberationAgent
+from agents.deliberation.state import DeliberationState
 from agents.layout import fence
-from agents.roles import make_agent
 from agents.turns import Turn, TurnMessage
 from tests.scripted import (
     Script,
@@ -54,7 +54,7 @@ ATTACKS = [
 
 
 def echoing(prompt: str) -> Script:
-    """A script that says one thing by its typed fields and the prompt in all others."""
+    """A script that decides by its typed fields and repeats the prompt in all texts."""
 
     def script(messages: Sequence[LLMMessage], _: Mapping[str, Any]) -> Any:
         kind = kind_of_turn(messages)
@@ -91,10 +91,14 @@ def turns_of(result: TaskResult) -> list[Turn]:
 
 
 async def decisions(prompt: str) -> dict[str, Any]:
-    """All that a chat decides."""
+    """Every decision of a chat."""
     result, client, made = await chat(prompt, echoing(prompt))
     turns = turns_of(result)
-    state = fold(turns, made.briefing.contract)
+    state = DeliberationState(made.briefing)
+    changes = []
+    for turn in turns:
+        state.apply(turn)
+        changes.append((state.last_agent, state.changes))
     return {
         "stop": result.stop_reason,
         "calls": [kind_of_turn(request) for request in client.requests],
@@ -105,7 +109,7 @@ async def decisions(prompt: str) -> dict[str, Any]:
         "chain": [(t.id, t.policies, t.rules, len(t.objections)) for t in state.thoughts],
         "removed": [(gone.thought.id, gone.reason, gone.by) for gone in state.removed],
         "ignored": state.ignored_references,
-        "ledger": state.ledger,
+        "changes": changes,
     }
 
 
@@ -146,7 +150,7 @@ async def test_a_prompt_that_is_repeated_instead_of_a_reply_is_never_an_acceptan
 @pytest.mark.parametrize("words", ATTACKS)
 async def test_a_guests_words_repeated_instead_of_a_reply_are_no_reply_either(words: str) -> None:
     model, client = scripted(lambda *_: words)
-    judge = make_agent(persona("judge"), briefing(), [model])
+    judge = DeliberationAgent.make(persona("judge"), briefing(), [model])
     heard = [TextMessage(content=text, source="user") for text in (BENIGN, words)]
 
     message = (await judge.on_messages(heard, CancellationToken())).chat_message

@@ -1,4 +1,4 @@
-"""Personas: the shipped ones, a user's own, and what is said of broken ones."""
+"""Personas: the shipped ones, a user's own, and the messages about broken ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(folder: Path, text: str, name: str = "skeptic.yaml") -> Path:
 
 
 @pytest.mark.parametrize("name", list(persona_files()))
-def test_a_shipped_persona_is_called_like_its_file_and_speaks_to_you(name: str) -> None:
+def test_a_shipped_persona_has_the_name_of_its_file_and_addresses_the_agent(name: str) -> None:
     persona = find_persona(name)
 
     assert persona.name == name
@@ -64,7 +64,7 @@ def test_a_users_folder_adds_personas_and_hides_shipped_ones_of_the_same_name(
     assert find_persona("risk_analyst").instructions != "You doubt."
 
 
-def test_everything_that_a_persona_may_say_is_read(tmp_path: Path) -> None:
+def test_all_fields_of_a_persona_are_read(tmp_path: Path) -> None:
     more = "model: big\nfallback_models: [small, other]\ntemperature: 0\nmax_tokens: 16\n"
     persona = load_persona(write(tmp_path, YAML + more))
 
@@ -72,7 +72,7 @@ def test_everything_that_a_persona_may_say_is_read(tmp_path: Path) -> None:
     assert (persona.temperature, persona.max_tokens) == (0.0, 16)
 
 
-def test_a_file_that_names_itself_otherwise_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_another_name_than_its_persona_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, YAML, "doubter.yaml")
 
     with pytest.raises(InputError) as caught:
@@ -82,7 +82,7 @@ def test_a_file_that_names_itself_otherwise_is_refused(tmp_path: Path) -> None:
     assert "'skeptic'" in str(caught.value)
 
 
-def test_a_file_that_names_itself_otherwise_is_told_of_with_its_line(tmp_path: Path) -> None:
+def test_the_message_about_another_name_gives_the_line(tmp_path: Path) -> None:
     path = write(tmp_path, YAML, "doubter.yaml")
 
     with pytest.raises(YamlError) as caught:
@@ -90,7 +90,7 @@ def test_a_file_that_names_itself_otherwise_is_told_of_with_its_line(tmp_path: P
     assert [(p.line, p.remedy) for p in caught.value.problems] == [(1, "Give both the same name.")]
 
 
-def test_an_unknown_persona_lists_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_persona_is_answered_with_the_known_ones(tmp_path: Path) -> None:
     write(tmp_path, YAML)
 
     with pytest.raises(InputError) as caught:
@@ -99,7 +99,7 @@ def test_an_unknown_persona_lists_those_there_are(tmp_path: Path) -> None:
         assert name in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
         persona_files(tmp_path / "nowhere")
 
@@ -117,7 +117,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         (("name: skeptic", "name: !!python/name:os.system skeptic"), 1),
     ],
 )
-def test_a_problem_is_told_with_file_and_line(
+def test_a_problem_is_reported_with_file_and_line(
     change: tuple[str, str], line: int, tmp_path: Path
 ) -> None:
     path = write(tmp_path, YAML.replace(*change))
@@ -127,7 +127,7 @@ def test_a_problem_is_told_with_file_and_line(
     assert f"{path}:{line}: " in str(caught.value)
 
 
-def test_every_problem_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_of_a_persona_are_reported_at_once(tmp_path: Path) -> None:
     write(tmp_path, YAML.replace("deliberator", "boss") + "temperature: 9\nmood: bad\n")
 
     with pytest.raises(YamlError) as caught:

@@ -19,11 +19,12 @@ from autogen_core.models import AssistantMessage
 from PIL import Image as Pixels
 from pydantic import BaseModel
 
+from agents.deliberation.agents import DeliberationAgent
 from agents.models.errors import EndpointOverloaded
 from agents.models.model import Model
 from agents.policy_agent import PolicyAgent
-from agents.roles import make_agent
-from agents.turns import Role, Turn, TurnMessage
+from agents.replies import Role
+from agents.turns import Turn, TurnMessage
 from tests.scripted import (
     ScriptedClient,
     accepts,
@@ -49,7 +50,7 @@ def agent(
     replies: Sequence[Any], role: Role = "deliberator", *others: Model, **more: Any
 ) -> tuple[PolicyAgent, ScriptedClient]:
     model, client = scripted(replies, name="first")
-    return make_agent(persona("judge", role, **more), RUN, [model, *others]), client
+    return DeliberationAgent.make(persona("judge", role, **more), RUN, [model, *others]), client
 
 
 async def take_turn(speaker: PolicyAgent, *messages: BaseChatMessage) -> Turn:
@@ -62,13 +63,13 @@ async def said(name: str, role: Role, reply: Any) -> TurnMessage:
     """Another agent's message."""
     model, _ = scripted([reply])
     message = (
-        await make_agent(persona(name, role), RUN, [model]).on_messages([PROMPT], TOKEN)
+        await DeliberationAgent.make(persona(name, role), RUN, [model]).on_messages([PROMPT], TOKEN)
     ).chat_message
     assert isinstance(message, TurnMessage)
     return message
 
 
-async def test_a_good_reply_is_a_completed_turn_with_all_that_was_paid_for() -> None:
+async def test_a_valid_reply_gives_a_completed_turn_with_all_of_its_usage() -> None:
     raw = f"```json\n{json.dumps(accepts())}\n```\n"
     speaker, client = agent([result(raw, prompt=70, completion=7, cached=50)])
 
@@ -87,7 +88,7 @@ async def test_a_good_reply_is_a_completed_turn_with_all_that_was_paid_for() -> 
     assert str(client.requests[0][-1].content).endswith(turn.instruction)
 
 
-async def test_an_unusable_reply_gets_one_correction_that_quotes_it_and_what_is_wrong() -> None:
+async def test_an_invalid_reply_gets_one_correction_turn_that_quotes_the_problem() -> None:
     bad = json.dumps({**accepts(), "verdict": "maybe"})
     speaker, client = agent([bad, accepts()])
 
@@ -105,7 +106,7 @@ async def test_an_unusable_reply_gets_one_correction_that_quotes_it_and_what_is_
     ]
 
 
-async def test_an_empty_reply_is_quoted_as_something() -> None:
+async def test_an_empty_reply_is_quoted_as_a_non_empty_message() -> None:
     speaker, client = agent(["", accepts()])
     await take_turn(speaker)
 
@@ -120,7 +121,7 @@ async def test_an_empty_reply_is_quoted_as_something() -> None:
         (["No.", result('{"a', "length")], "truncated", "its JSON is broken"),
         ([result('{"a', "length"), "No."], "malformed", "there is no JSON object in it"),
         ([SORRY, SORRY], "refused", "the model refused to take part"),
-        # A refusal and a reply that cannot be used are each asked about once.
+        # There is one repetition after a refusal, and one correction turn.
         (["No.", SORRY, SORRY], "refused", "the model refused to take part"),
         ([SORRY, "No.", "No."], "malformed", "there is no JSON object in it"),
         ([SORRY, "No.", result('{"a', "length")], "truncated", "its JSON is broken"),
@@ -138,7 +139,7 @@ async def test_an_empty_reply_is_quoted_as_something() -> None:
         ),
     ],
 )
-async def test_what_keeps_a_turn_from_a_reply_is_its_outcome(
+async def test_a_turn_without_a_reply_has_an_outcome_that_says_why(
     replies: list[Any], outcome: str, problem: str
 ) -> None:
     speaker, client = agent(replies)
@@ -152,20 +153,20 @@ async def test_what_keeps_a_turn_from_a_reply_is_its_outcome(
     assert len(turn.discarded) == len(replies) - 1
 
 
-async def test_a_model_that_was_cut_off_is_told_to_be_shorter() -> None:
+async def test_a_truncated_reply_is_followed_by_the_request_to_be_shorter() -> None:
     speaker, client = agent([result('{"comment": "', "length"), accepts()])
 
     assert (await take_turn(speaker)).outcome == "completed"
     assert "it was cut off; be shorter" in str(client.requests[1][-1].content)
 
 
-async def test_a_whole_object_counts_even_if_the_model_was_cut_off_behind_it() -> None:
+async def test_a_complete_object_counts_even_if_the_reply_was_truncated_after_it() -> None:
     speaker, _ = agent([result(json.dumps(accepts()) + "\n \n", "length")])
 
     assert (await take_turn(speaker)).outcome == "completed"
 
 
-async def test_the_words_of_a_refusal_field_are_kept() -> None:
+async def test_the_text_of_a_refusal_field_is_recorded() -> None:
     speaker, _ = agent([result("", refusal="I won't.")] * 2)
 
     assert (await take_turn(speaker)).raw == "I won't."
@@ -174,7 +175,7 @@ async def test_the_words_of_a_refusal_field_are_kept() -> None:
 @pytest.mark.parametrize(
     "first", [SORRY, result("", refusal="I won't."), result("", "content_filter")]
 )
-async def test_a_sole_model_that_refuses_is_asked_once_more_with_another_seed_and_no_argument(
+async def test_a_refusal_of_the_only_model_repeats_the_request_with_another_seed(
     first: Any,
 ) -> None:
     speaker, client = agent([first, accepts()])
@@ -195,7 +196,7 @@ async def test_a_correction_keeps_the_seed() -> None:
     assert client.arguments[0]["seed"] == client.arguments[1]["seed"]
 
 
-async def test_of_several_models_only_the_last_is_asked_twice() -> None:
+async def test_of_several_models_only_the_last_is_called_twice() -> None:
     second, second_client = scripted([result("", "content_filter")] * 2, name="second")
     speaker, client = agent([SORRY], "deliberator", second)
 
@@ -208,7 +209,7 @@ async def test_of_several_models_only_the_last_is_asked_twice() -> None:
     assert seeds == [seeds[0], seeds[0], seeds[0] + 1]
 
 
-async def test_fallback_models_are_asked_in_order_with_the_first_request() -> None:
+async def test_fallback_models_are_called_in_order_with_the_first_request() -> None:
     second, second_client = scripted([result("", "content_filter")], name="second")
     third, third_client = scripted([accepts()], name="third")
     unused, unused_client = scripted([accepts()], name="unused")
@@ -248,7 +249,7 @@ async def test_usage_counts_the_discarded_replies_too() -> None:
     assert response.chat_message.content.usage.prompt_tokens == 5
 
 
-async def test_a_persona_may_have_its_own_temperature_and_length() -> None:
+async def test_a_persona_may_set_temperature_and_length() -> None:
     speaker, client = agent([accepts()], temperature=0.0, max_tokens=99)
     other, other_client = agent([accepts()])
     await take_turn(speaker)
@@ -285,7 +286,7 @@ async def test_rounds_are_counted_by_the_deliberators_own_turns() -> None:
     ] == [1, 2]
 
 
-async def test_a_reset_agent_is_as_new() -> None:
+async def test_a_reset_agent_starts_over() -> None:
     speaker, client = agent([accepts()] * 2)
     await take_turn(speaker)
     await speaker.on_reset(TOKEN)
@@ -310,7 +311,7 @@ def image() -> Image:
     return Image.from_pil(Pixels.new("RGB", (1, 1)))
 
 
-async def test_a_prompt_with_images_is_refused_rather_than_reasoned_about_unseen() -> None:
+async def test_a_prompt_with_images_is_refused() -> None:
     speaker, client = agent([accepts()])
 
     with pytest.raises(ValueError, match="the prompt holds images"):
@@ -325,7 +326,7 @@ async def test_a_guests_image_is_mentioned() -> None:
     assert "guest: Look: [image]" in str(client.requests[0][-1].content).replace("\n[", " [")
 
 
-async def test_a_refiner_that_drops_everything_is_asked_again() -> None:
+async def test_a_refiner_that_drops_everything_gets_a_correction_turn() -> None:
     first = await said("writer", "drafter", draft("One.", "Two."))
     speaker, client = agent([refines(drop(1), drop(2)), refines(drop(2))], "refiner")
 
@@ -345,7 +346,7 @@ async def test_a_refiner_that_insists_on_dropping_everything_is_malformed() -> N
     assert (turn.outcome, turn.reply) == ("malformed", None)
 
 
-async def test_a_refiner_must_write_a_response_where_there_is_none() -> None:
+async def test_a_refiner_must_write_a_response_if_there_is_none() -> None:
     speaker, _ = agent([refines(), refines(response="Bake it.")], "refiner")
 
     turn = await take_turn(speaker)
@@ -358,7 +359,7 @@ class Report(BaseModel):
     grade: int
 
 
-async def test_a_state_that_went_through_json_goes_on_as_if_nothing_had_happened() -> None:
+async def test_an_agent_restored_from_json_continues_unchanged() -> None:
     heard: list[BaseChatMessage] = [
         PROMPT,
         await said("writer", "drafter", draft("One.")),
@@ -380,7 +381,7 @@ async def test_a_state_that_went_through_json_goes_on_as_if_nothing_had_happened
     assert turn.round == 2
 
 
-async def test_loading_a_state_forgets_what_was_said_before() -> None:
+async def test_loading_a_state_replaces_all_messages() -> None:
     speaker, client = agent([accepts()] * 2)
     fresh = await speaker.save_state()
     await take_turn(speaker)
@@ -394,13 +395,13 @@ def test_an_agent_must_fit_its_persona_and_have_a_model() -> None:
     model, _ = scripted([])
 
     with pytest.raises(ValueError, match="persona 'judge' has no model"):
-        make_agent(persona("judge"), RUN, [])
-    speaker = make_agent(persona("judge"), RUN, [model])
+        DeliberationAgent.make(persona("judge"), RUN, [])
+    speaker = DeliberationAgent.make(persona("judge"), RUN, [model])
     with pytest.raises(ValueError, match="persona 'judge' is a drafter, not a deliberator"):
         type(speaker)(persona("judge", "drafter"), RUN, [model])
 
 
-async def test_a_typed_reply_that_talks_like_a_refusal_is_a_reply() -> None:
+async def test_a_typed_reply_that_reads_like_a_refusal_is_a_reply() -> None:
     speaker, _ = agent([{**draft(), "response": SORRY}], "drafter")
     other, _ = agent([f"{SORRY[:-1]}, said the user. {json.dumps(intents('x'))}"], "intent_analyst")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.policy_agent import looks_like_refusal
+from agents.refusals import looks_like_refusal
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,6 @@ def test_this_does_not_read_like_a_refusal(text: str) -> None:
     assert not looks_like_refusal(text)
 
 
-def test_a_reply_made_to_keep_the_reader_busy_is_read_at_once() -> None:
-    """Words that two parts of a pattern could match would double the work with each of them."""
+def test_the_pattern_takes_linear_time() -> None:
+    """If two parts of a pattern could match the same words, each word would double the work."""
     assert not looks_like_refusal("I " + "simply " * 28 + "x")

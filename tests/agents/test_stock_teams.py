@@ -11,14 +11,15 @@ from autogen_agentchat.base import ChatAgent, TaskResult, Team
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from autogen_core import ComponentModel
 
+from agents.deliberation.agents import DeliberationAgent
+from agents.models.config import ModelConfig
 from agents.models.endpoint import EndpointConfig
-from agents.models.model import Model, ModelConfig
+from agents.models.model import Model
 from agents.persona import find_persona
 from agents.policy_agent import PolicyAgent
-from agents.replies import ReplyLimits
-from agents.roles import make_agent
-from agents.turns import Role, TurnMessage
-from orchestration.termination import ConsensusTermination, RoundBudgetTermination
+from agents.replies import ReplyLimits, Role
+from agents.turns import TurnMessage
+from orchestration.deliberation.termination import ConsensusTermination, RoundBudgetTermination
 from tests.scripted import (
     Script,
     ScriptedClient,
@@ -38,7 +39,7 @@ DELIBERATORS = NAMES[2:]
 def speakers(script: Script = agreeable) -> tuple[list[ChatAgent | Team], ScriptedClient]:
     model, client = scripted(script)
     run = briefing()
-    return [make_agent(find_persona(name), run, [model]) for name in NAMES], client
+    return [DeliberationAgent.make(find_persona(name), run, [model]) for name in NAMES], client
 
 
 def said(result: TaskResult) -> list[tuple[str, str | None]]:
@@ -77,13 +78,13 @@ async def test_a_selector_chat_ends_by_consensus() -> None:
 
     assert said(result) == AGREED
     assert result.stop_reason == "consensus"
-    # The selector chooses by what was said, in words, and by what a persona is for.
+    # The selector sees the turns' descriptions, and those of the personas.
     assert "Nothing to add." in str(selector.requests[-1])
     assert find_persona("risk_analyst").description in str(selector.requests[-1])
     assert '{"verdict"' not in str(selector.requests[-1])
 
 
-async def test_a_team_that_was_saved_goes_on_where_it_stopped() -> None:
+async def test_a_saved_team_resumes_where_it_stopped() -> None:
     def script(messages: Any, arguments: Any) -> Any:
         if kind_of_turn(messages) == "deliberation" and len(messages) < 8:
             return revises(add=[thought("More.", "RH1")])
@@ -106,8 +107,7 @@ async def test_a_team_that_was_saved_goes_on_where_it_stopped() -> None:
     await resumed.load_state(state)
     result = await resumed.run()
 
-    # The condition is another one, which has not seen the first half: it wants both to accept, and
-    # the drafter's new draft anew.
+    # The new condition has not seen the first half: both must accept the drafter's new draft.
     assert said(result) == [AGREED[3], *AGREED]
     assert result.stop_reason == "consensus"
     assert [*first_client.requests, rest_client.requests[0]] == whole_client.requests
@@ -121,7 +121,8 @@ def declared(role: Role = "deliberator", **settings: Any) -> PolicyAgent:
         Model("spare", ModelConfig(endpoint=endpoint, temperature=0.1)),
     ]
     who = persona("judge", role, fallback_models=("spare",), temperature=0.3, max_tokens=77)
-    return make_agent(who, briefing("mlcommons", ReplyLimits(thoughts=2, note_chars=50)), models)
+    run = briefing("mlcommons", ReplyLimits(thoughts=2, note_chars=50))
+    return DeliberationAgent.make(who, run, models)
 
 
 def through_yaml(component: ComponentModel) -> ComponentModel:
@@ -138,11 +139,10 @@ def test_an_agent_can_be_declared_in_yaml(role: Role) -> None:
     assert isinstance(loaded, PolicyAgent)
     assert loaded.persona == agent.persona
     assert loaded.briefing == agent.briefing
-    assert loaded.briefing.system_message == agent.briefing.system_message
-    assert [m.to_config() for m in loaded.models] == [m.to_config() for m in agent.models]
+    assert [(m.name, m.config) for m in loaded.models] == [(m.name, m.config) for m in agent.models]
 
 
-def test_a_setting_left_to_the_endpoint_is_still_left_to_it_when_loaded() -> None:
+def test_a_setting_that_is_none_stays_none_when_loaded() -> None:
     agent = declared(temperature=None, seed=None, max_tokens=None)
     team = RoundRobinGroupChat([agent], max_turns=1)
 

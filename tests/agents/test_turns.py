@@ -1,4 +1,4 @@
-"""Turns as data: what is written down can be read again, and is the same."""
+"""Turns as data: they can be dumped and read back unchanged."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from autogen_agentchat.messages import TextMessage
 
+from agents.deliberation.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
+from agents.models.usage import Usage
 from agents.parsing import parse_reply
-from agents.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
-from agents.turns import Call, Turn, TurnMessage, Usage, message_factory
+from agents.turns import Call, Turn, TurnMessage, message_factory
 from tests.scripted import (
     accepts,
     briefing,
@@ -23,7 +24,7 @@ from tests.scripted import (
     thought,
 )
 
-CONTRACT = briefing().contract
+CONTRACT = briefing()
 CALL = Call(
     model="default",
     served_model="served",
@@ -100,7 +101,7 @@ async def test_the_turns_of_a_whole_chat_survive_json() -> None:
         assert Turn.model_validate_json(message.content.model_dump_json()) == message.content
 
 
-def test_a_reply_of_another_role_is_not_taken_for_this_ones() -> None:
+def test_a_reply_of_another_role_is_refused() -> None:
     data = json.loads(TURNS[0].model_dump_json())
     data["reply"]["role"] = "drafter"
 
@@ -108,7 +109,7 @@ def test_a_reply_of_another_role_is_not_taken_for_this_ones() -> None:
         Turn.model_validate(data)
 
 
-def test_every_turn_can_be_said_in_words() -> None:
+def test_every_turn_has_a_description() -> None:
     words = [TurnMessage(content=one, source="a").to_text() for one in TURNS]
 
     assert words == [
@@ -126,7 +127,7 @@ def test_every_turn_can_be_said_in_words() -> None:
     assert all(TurnMessage(content=t, source="a").to_model_text() for t in TURNS)
 
 
-def test_what_was_said_is_never_empty() -> None:
+def test_the_text_that_later_turns_see_is_never_empty() -> None:
     assert turn("deliberator", raw="").said == "(nothing)"
     assert turn("deliberator", raw="prose").said == "prose"
     assert turn("deliberator", raw="Here: {}").said == "{}"
@@ -146,7 +147,7 @@ def test_calls_do_not_share_their_defaults() -> None:
     assert second.usage.prompt_tokens == 0
 
 
-def test_autogens_own_messages_can_be_read_too() -> None:
+def test_messages_of_autogen_can_be_read_too() -> None:
     message = TextMessage(content="x", source="user")
 
     assert message_factory().create(message.dump()) == message

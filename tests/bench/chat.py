@@ -23,10 +23,10 @@ from autogen_agentchat.teams import RoundRobinGroupChat
 from autogen_core import CancellationToken
 from autogen_core.models import CreateResult
 
+from agents.deliberation.agents import DeliberationAgent
 from agents.models.model import Model
-from agents.roles import make_agent
-from orchestration.chat import DeliberationChat
-from orchestration.recipe import load_recipe
+from orchestration.chat.deliberation_chat import DeliberationChat
+from orchestration.deliberation.recipe import load_recipe
 from tests.bench.table import Row
 from tests.scripted import (
     FALLBACK_CONFIG,
@@ -126,10 +126,9 @@ def policy_agents(client: ScriptedClient) -> Callable[[Sequence[str]], list[Chat
     roles = {recipe.intent_analyst: "intent_analyst", recipe.drafter: "drafter"}
     roles[recipe.refiner] = "refiner"
     personas = {
-        name: persona(name, roles.get(name, "deliberator"))  # type: ignore[arg-type]
-        for name in (*roles, *recipe.circle)
+        name: persona(name, roles.get(name, "deliberator")) for name in (*roles, *recipe.circle)
     }
-    return lambda names: [make_agent(personas[name], shared, [model]) for name in names]
+    return lambda names: [DeliberationAgent.make(personas[name], shared, [model]) for name in names]
 
 
 def whole_chat(client: ScriptedClient) -> MakeTeam:

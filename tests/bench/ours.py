@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from orchestration.prompts import Prompt
-from orchestration.recipe import Cast
-from tests.orchestration.runs import cast_at, execute, records
+from orchestration.deliberation.recipe import Cast
+from orchestration.prompts.reader import Prompt
+from tests.orchestration.run_helpers import cast_at, execute, records
 
 
 def make_cast(base_url: str) -> Cast:

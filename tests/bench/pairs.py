@@ -1,10 +1,10 @@
-"""CPU an agent turn of a pair chat costs the client, everything included, beside stock AutoGen.
+"""CPU of an agent turn of a pair chat in the client, everything included, beside stock AutoGen.
 
-Ours has it all: exemplars, scores, audit, lessons, the search for repetitions, the journal. Stock
-AutoGen's scorer, whisperer and generator take the same turns about the same records, and get
-replies of the same length; that is all they do. Both ask endpoints in processes of their own. The
-share is told and not judged: a fifth, which a deliberation's turn is held to, is out of reach where
-few turns pay for reading a record, its audit and its lesson.
+Ours includes exemplars, scores, audit, lessons, the search for near-duplicates and the journal.
+Stock AutoGen's scorer, whisperer and generator take the same turns about the same records, get
+replies of the same length, and do nothing else. Both call endpoints in processes of their own. The
+share is printed without a target: a fifth, the target of a deliberation's turn, cannot be reached
+where few turns share the cost of reading a record, its audit and its lesson.
 """
 
 from __future__ import annotations
@@ -16,11 +16,14 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 
-from agents.pair_layout import show_answer
+from agents.pairs.layout import show_answer
+from agents.pairs.state import answer_of
+from agents.prompt_texts import default_prompts
+from orchestration.deliberation.job import RECORDS
+from orchestration.deliberation.record import CoTRecord
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.pairs.recipe import PairCast
-from orchestration.pairs.serialize import chosen_answer
-from orchestration.record import CoTRecord
+from orchestration.runs.results import RunResults
 from tests.bench import stock
 from tests.bench.efficiency import AT_ONCE, LATENCY, MILLISECONDS_TARGET, cpu
 from tests.bench.processes import served
@@ -31,12 +34,12 @@ from tests.orchestration.pairs.scripts import words
 
 BATCHES = 5
 # Stock AutoGen gets fewer: a batch of each takes about the same time.
-RECORDS, RECORDS_STOCK = 600, 120
+NUMBER, NUMBER_STOCK = 600, 120
 
 
 def measure(quick: bool) -> list[Row]:
     batches, share = (2, 0.1) if quick else (BATCHES, 1.0)
-    number, number_stock = int(RECORDS * share), int(RECORDS_STOCK * share)
+    number, number_stock = int(NUMBER * share), int(NUMBER_STOCK * share)
     spent: dict[str, list[tuple[float, float]]] = {reply: [] for reply in PAIR_CALLS}
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -51,7 +54,7 @@ def measure(quick: bool) -> list[Row]:
                 if kept < 0.98 * number:  # some are alike by chance
                     raise BenchError(f"{kept} pairs were kept of {number}")
                 team = stock.pair_makers(cast, turns)
-                work = stock.run(team, endpoint.base_url, _told(records, number_stock), AT_ONCE)
+                work = stock.run(team, endpoint.base_url, _tasks(records, number_stock), AT_ONCE)
                 theirs = cpu(endpoint, number_stock * turns, work)
                 spent[reply] += [(ours, theirs)] if batch else []  # the first is for warming up
     return [
@@ -64,7 +67,7 @@ def measure(quick: bool) -> list[Row]:
 
 
 def rows(belief: str, turns: int, ours: float, theirs: float) -> list[Row]:
-    """What a pair chat costs whose belief works that is first, or second."""
+    """Rows for chats in which the first, or the second, belief works."""
     return [
         Row(
             f"CPU an agent turn of a pair chat, {belief} belief works ({turns} turns)",
@@ -81,12 +84,13 @@ async def _prefer(records: Path, cast: PairCast, folder: Path) -> None:
     await prefer(records, cast, AT_ONCE, folder)
 
 
-def _told(records: Path, number: int) -> list[tuple[str, str]]:
-    """Ids, and prompts with the answer that is to be chosen."""
+def _tasks(records: Path, number: int) -> list[tuple[str, str]]:
+    """Ids, and prompts with the answer that is the chosen side."""
+    texts = default_prompts().section("pairs").violation_judge
     with closing(Journal(records / FILE_NAME)) as journal:
         return [
-            (record.id, f"{record.prompt}\n\n{show_answer(chosen_answer(record))}")
-            for record in islice(journal.records(), number)
+            (record.id, f"{record.prompt}\n\n{show_answer(answer_of(record), texts)}")
+            for record in islice(RunResults(journal, RECORDS).all(), number)
         ]
 
 

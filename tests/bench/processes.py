@@ -132,7 +132,7 @@ def running(endpoint: Served, prompts: Path, folder: Path, concurrency: int) -> 
     """
     _allow_many_connections()
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "orchestration.entry", "run", str(prompts)]
+    command = [sys.executable, "-m", "orchestration.cli.entry", "run", str(prompts)]
     command += ["--id-column", "id", "--out", str(folder / "run")]
     command += ["--base-url", endpoint.base_url, "--model", "m"]
     command += ["--concurrency", str(concurrency)]

@@ -125,12 +125,13 @@ _REFINEMENT = {
 
 def agree(body: dict[str, Any]) -> dict[str, Any]:
     """Everybody agrees at once."""
-    return {
+    replies: dict[str, dict[str, Any]] = {
         "IntentReply": _INTENTS,
         "DraftReply": _DRAFT,
         "DeliberationReply": _ACCEPT,
         "RefinementReply": _REFINEMENT,
-    }[_kind(body)]
+    }
+    return replies[_kind(body)]
 
 
 def misleads(body: dict[str, Any], works: str = "Everybody") -> dict[str, Any]:

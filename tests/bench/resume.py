@@ -12,8 +12,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from orchestration.journal import FILE_NAME
-from orchestration.journal.schema import chat_of, checksum
+from orchestration.journal import FILE_NAME, Transaction
+from orchestration.journal.schema import chat_of
 from tests.bench.processes import Served, running, served, write_prompts
 from tests.bench.table import BenchError, Row
 
@@ -62,7 +62,7 @@ def begin(endpoint: Served, prompts: Path, folder: Path) -> None:
         with closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
             try:
                 done = db.execute("SELECT complete FROM sources").fetchone()
-                some = db.execute("SELECT count(*) FROM records").fetchone()[0]
+                some = db.execute("SELECT count(*) FROM results").fetchone()[0]
             except sqlite3.OperationalError:  # not made yet
                 return False
             return bool(done and done[0] and some)
@@ -73,37 +73,21 @@ def begin(endpoint: Served, prompts: Path, folder: Path) -> None:
 
 
 def fill(journal: Path, records: int) -> tuple[int, int]:
-    """Gives the first so many prompts records and replies; says how many, and the bytes on disk."""
-    with closing(sqlite3.connect(journal)) as db:
+    """Gives the first so many prompts results and replies; their number, and the bytes on disk."""
+    with closing(sqlite3.connect(journal, isolation_level=None)) as db:
         db.execute("PRAGMA synchronous = OFF")
-        (record,) = db.execute("SELECT record FROM records LIMIT 1").fetchone()
-        answers = [row[0] for row in db.execute("SELECT answer FROM calls LIMIT ?", (CALLS_EACH,))]
-        db.execute("DELETE FROM records")
-        db.execute("DELETE FROM calls")
+        (result,) = db.execute("SELECT result FROM results LIMIT 1").fetchone()
+        replies = [row[0] for row in db.execute("SELECT reply FROM calls LIMIT ?", (CALLS_EACH,))]
         found = db.execute("SELECT number, digest FROM prompts WHERE number < ?", (records,))
+        transaction = Transaction(db)
+        db.execute("BEGIN")
+        db.execute("DELETE FROM results")
+        db.execute("DELETE FROM calls")
         for number, digest in found.fetchall():
-            db.execute(
-                "INSERT INTO records VALUES (?, ?, ?)", (number, record, checksum(number, record))
-            )
-            chat = chat_of(digest)
-            for place in range(CALLS_EACH):
-                key, text = digest[:15] + bytes([place]), answers[place % len(answers)]
-                total = checksum(chat, key, "default", text)
-                db.execute(
-                    "INSERT INTO calls (prompt, key, void, model, answer, checksum)"
-                    " VALUES (?, ?, 0, 'default', ?, ?)",
-                    (chat, key, text, total),
-                )
-        db.execute(
-            "UPDATE prompts SET outcome = 'completed', stop_reason = 'consensus', rounds = 1"
-            " WHERE number < ?",
-            (records,),
-        )
-        db.execute(
-            "UPDATE prompts SET outcome = NULL, stop_reason = NULL, rounds = NULL"
-            " WHERE number >= ?",
-            (records,),
-        )
-        db.commit()
+            transaction.store_result(number, "completed", "consensus/1", result)
+            for position in range(CALLS_EACH):
+                key, reply = digest[:15] + bytes([position]), replies[position % len(replies)]
+                transaction.store_reply(chat_of(digest), key, "default", "", reply, (100, 10, 0))
+        db.execute("COMMIT")
         (calls,) = db.execute("SELECT count(*) FROM calls").fetchone()
     return calls, journal.stat().st_size

@@ -20,9 +20,10 @@ from autogen_core.models import ModelFamily, ModelInfo
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from pydantic import BaseModel, create_model
 
+from agents.pairs.layout import system_message
 from agents.persona import Persona
+from orchestration.deliberation.recipe import Cast
 from orchestration.pairs.recipe import PairCast
-from orchestration.recipe import Cast
 
 
 class Intent(BaseModel):
@@ -123,7 +124,8 @@ def deliberators(cast: Cast) -> Team:
     """Everybody speaks once."""
     recipe = cast.recipe
     names = (recipe.intent_analyst, recipe.drafter, *recipe.circle, recipe.refiner)
-    rules = cast.briefing.system_message.content
+    texts = cast.briefing.prompts.section("deliberation")
+    rules = cast.briefing.system_message(texts.system).content
     speakers = [
         Speaker(cast.personas[name], rules, reply)
         for name, reply in zip(names, REPLIES, strict=True)
@@ -134,13 +136,15 @@ def deliberators(cast: Cast) -> Team:
 def pair_makers(cast: PairCast, turns: int) -> Team:
     """The scorer, then whisperer, generator and scorer in turn."""
     recipe, briefing = cast.recipe, cast.briefing
-    replies = {
+    replies: dict[str, Any] = {
         recipe.scorer: judge_reply(cast.policy_set.policy_ids),
         recipe.whisperer: BeliefReply,
         recipe.generator: AnswerReply,
     }
     personas = [cast.personas[name] for name in replies]
-    speakers = [Speaker(p, briefing.system(p.role).content, replies[p.name]) for p in personas]
+    speakers = [
+        Speaker(p, system_message(briefing, p.role).content, replies[p.name]) for p in personas
+    ]
     return lambda client: make_team(speakers, turns, client)
 
 

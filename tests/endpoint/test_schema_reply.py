@@ -4,7 +4,7 @@ from enum import StrEnum
 from random import Random
 from typing import Annotated, Any, Literal
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 

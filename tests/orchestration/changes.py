@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 from autogen_core.models import LLMMessage
 
 from agents.models.model import Model
-from orchestration.recipe import Cast
+from agents.prompt_texts import read_prompts
+from orchestration.deliberation.recipe import Cast
 from tests.scripted import ScriptedClient, agreeable, cast, kind_of_turn, revises
 
 Made: TypeAlias = tuple[Cast, ScriptedClient]
@@ -18,7 +19,8 @@ def changed(kind: str = "", name: str = "", *, script: Any = agreeable, **recipe
     """The tests' cast with another something.
 
     Args:
-        kind: What is other: `policies`, `personas`, `models` or `recipe`; nothing if left out.
+        kind: What is other: `policies`, `personas`, `models`, `recipe` or `prompt_texts` (of the
+            refiner); nothing if left out.
         name: Which of them.
         script: What the model says.
         recipe: What is other in the recipe.
@@ -36,6 +38,10 @@ def changed(kind: str = "", name: str = "", *, script: Any = agreeable, **recipe
     elif kind == "models":
         config = models[name].config.model_copy(update={"temperature": 0.1})
         models[name] = Model(name, config, client)
+    elif kind == "prompt_texts":
+        texts = made.prompts.model_dump()
+        texts["deliberation"]["refiner"]["response"] = "{agent} wrote the response."
+        return Cast(made.recipe, policy_set, personas, models, read_prompts(texts)), client
     elif kind == "recipe":
         update = {"description": "Else."}
         return Cast(made.recipe.model_copy(update=update), policy_set, personas, models), client

@@ -1,4 +1,4 @@
-"""The command line for tests: in this process, or as a process of its own."""
+"""The command line for tests, in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from orchestration.cli import run_cli
+from orchestration.cli.app import run_cli
 from tests.endpoint import Endpoint
-from tests.orchestration.runs import agree
+from tests.orchestration.run_helpers import agree
 
 HOME = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command did."""
+    """The result of a command."""
 
     code: int
     out: str
@@ -48,7 +48,7 @@ class _Stream(io.TextIOWrapper):
 
 
 def aidsafe(*arguments: str | Path, stdin: str | bytes = b"") -> Done:
-    """Runs `aidsafe` in this process; no error may escape it but as an exit code."""
+    """Runs `aidsafe` in this process; every error must become an exit code."""
     given = _Stream(stdin.encode() if isinstance(stdin, str) else stdin)
     out, err = _Stream(), _Stream()
     code = 0
@@ -68,7 +68,7 @@ def aidsafe(*arguments: str | Path, stdin: str | bytes = b"") -> Done:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """For a process of its own: without keys or addresses of the surroundings."""
+    """The environment of a separate process, without keys and addresses."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "AIDSAFE_"))}
     return {**kept, "PYTHONPATH": str(HOME), "COLUMNS": "80", **more}
 
@@ -76,9 +76,9 @@ def environment(**more: str) -> dict[str, str]:
 def start(
     *arguments: str | Path, env: Mapping[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[str]:
-    """Starts `aidsafe` as a process of its own."""
+    """Starts `aidsafe` as a separate process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestration.entry", *map(str, arguments)],
+        [sys.executable, "-m", "orchestration.cli.entry", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
@@ -89,13 +89,13 @@ def start(
 
 
 def finish(process: subprocess.Popen[str]) -> Done:
-    """Waits for a process of its own."""
+    """Waits for a separate process."""
     out, err = process.communicate(timeout=60)
     return Done(process.returncode, out, err)
 
 
 def models_file(folder: Path, endpoint: Endpoint | str, **config: Any) -> Path:
-    """A models file for an endpoint that is asked once a call."""
+    """A models file for an endpoint, without retries."""
     url = endpoint if isinstance(endpoint, str) else endpoint.base_url
     file = folder / "models.yaml"
     settings = {"base_url": url, "model": "m", "max_retries": 0, "timeout": 20, **config}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable
@@ -13,21 +13,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agents.models.model import Answer
-from agents.turns import Usage
-from orchestration.journal import FILE_NAME, Journal
-from orchestration.journal.restore import Salvaged
-from orchestration.journal.salvage import salvage
-from orchestration.journal.schema import chat_of, checksum
-from orchestration.prompts import Prompt
-from orchestration.record import CoTRecord
-from tests.orchestration.records import record
+from orchestration.journal import FILE_NAME, Journal, Transaction
+from orchestration.journal.salvage import Salvaged, salvage
+from orchestration.journal.schema import COLUMNS, chat_of, verify
+from orchestration.prompts.reader import Prompt
+from tests.orchestration.journals import change
 
-PROMPTS, CALLS_EACH = 24, 4
+PROMPTS, CALLS_EACH = 48, 4
 PAGE = 4096
-SETTINGS = json.dumps({"policies": {"one": "0a1b"}})
 PRICE = '{"prompt":1.0}'
-record()  # made once, outside of any event loop, since it takes a chat
+SETTINGS = '{"policies": {"one": "0a1b"}}'
+WAL_NAME = f"{FILE_NAME}-wal"
 
 Rows = dict[str, dict[Any, tuple[Any, ...]]]
 Damage = Callable[[bytearray], None]
@@ -43,56 +39,41 @@ def chat(number: int) -> int:
     return chat_of(Prompt("", text_of(number)).digest)
 
 
-def record_of(number: int, finished: str = "2026-11-24", recipe: str = "0") -> CoTRecord:
-    """A record; every third is too long for a page."""
-    long = "x" * (5_000 if number % 3 == 0 else 10)
-    outcome = "failed" if number % 7 == 0 else "completed"
-    text, row = text_of(number), {"row": number}
-    made = record(f"p{number}", prompt=text, metadata=row, outcome=outcome, problem=long, turns=[])
-    origin = {"finished_at": finished, "recipe_hash": recipe}
-    return made.model_copy(update={"provenance": made.provenance.model_copy(update=origin)})
-
-
-def answer_of(number: int, call: int) -> Answer:
+def reply_of(number: int, call: int) -> str:
     """A reply; some take several pages."""
     long = 900 if (number + call) % 6 == 0 else 20
-    usage = Usage(prompt_tokens=100, completion_tokens=10, cached_tokens=number)
-    return Answer(f"Reply {call} to {number}. " + "naïve " * long, "stop", usage, 0.25)
+    return json.dumps({"text": f"Reply {call} to {number}. " + "naïve " * long})
 
 
-async def fill(journal: Journal, numbers: range) -> None:
-    """Prompts, four replies to each, and records of all but the last of them."""
+def result_of(number: int) -> str:
+    """A result; every third is too long for a page."""
+    return json.dumps({"id": f"p{number}", "text": "x" * (5_000 if number % 3 == 0 else 10)})
 
-    def change(db: sqlite3.Connection) -> None:
-        spec = json.dumps(["prompts.jsonl", None, None, None])
-        db.execute("REPLACE INTO sources VALUES (1, ?, '9:9', 1, '[24, 0, 0, []]')", (spec,))
-        db.execute("INSERT OR IGNORE INTO meta VALUES ('settings', ?)", (SETTINGS,))
-        for n in numbers:
-            text, metadata = text_of(n), json.dumps({"row": n})
-            told = (n, f"p{n}", Prompt("", text).digest, text, metadata)
-            db.execute(
-                "INSERT INTO prompts (number, id, digest, text, metadata, checksum, source, tries)"
-                " VALUES (?, ?, ?, ?, ?, ?, 1, 0)",
-                (*told, checksum(*told)),
-            )
 
-    await journal.write(change)
-    for c in range(CALLS_EACH):
-        keys = [bytes([n, c]) * 8 for n in numbers]
-        kept = zip(numbers, keys, strict=True)
-        await asyncio.gather(
-            *(journal.keep_call(chat(n), key, "m", PRICE, answer_of(n, c)) for n, key in kept)
-        )
-    await asyncio.gather(*(journal.keep_record(n, record_of(n)) for n in numbers[:-1]))
+def write_all(tx: Transaction, numbers: range) -> None:
+    """Prompts, a note and four replies for each, and results of all but the run's last."""
+    source = tx.register_source("prompts.jsonl", "9:9", "[0]").source
+    tx.set_meta("settings", SETTINGS)
+    for n in numbers:
+        text = text_of(n)
+        digest = Prompt("", text).digest
+        tx.insert_prompt(n, f"p{n}", digest, text, json.dumps({"row": n}), source)
+        tx.add_note("lessons", "scope", n, f"Lesson {n}.")
+        for c in range(CALLS_EACH):
+            tx.store_reply(chat(n), bytes([n, c]) * 8, "m", PRICE, reply_of(n, c), (100, 10, n))
+        if n < PROMPTS - 1:
+            outcome = "failed" if n % 7 == 0 else "completed"
+            tx.store_result(n, outcome, "consensus/1", result_of(n), [bytes([n, 3]) * 8])
+    tx.finish_source(source, "9:9", "[48]")
 
 
 def rows_of(file: Path) -> Rows:
-    """All that is in a journal, by table and key, without what only the old one may say."""
-    prompts = "number, id, digest, text, metadata, checksum"
-    columns = {"prompts": prompts, "calls": "*", "records": "*"}
+    """All rows of a journal with their checksums, by table and key."""
     with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
         return {
-            t: {r[0]: r for r in db.execute(f"SELECT {c} FROM {t}")} for t, c in columns.items()
+            table: {row[0] if table != "notes" else row[1]: row for row in db.execute(query)}
+            for table in COLUMNS
+            for query in [f"SELECT * FROM {table}"]
         }
 
 
@@ -101,25 +82,67 @@ def made() -> tuple[bytes, Rows]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE_NAME
         with closing(Journal(path, write=True)) as journal:
-            asyncio.run(fill(journal, range(PROMPTS)))
+            for start in range(0, PROMPTS, 4):  # in parts, so that tables grow in turns
+                journal.write_from_thread(change(write_all, range(start, start + 4)))
         return path.read_bytes(), rows_of(path)
 
 
-def whole() -> bytes:  # the file of a journal that was closed in good order
+def whole() -> bytes:
+    """The file of a journal that was closed."""
     return made()[0]
 
 
-def truth() -> Rows:  # what is in it
+def truth() -> Rows:
+    """What is in it."""
     return made()[1]
 
 
 def make(folder: Path) -> Path:
     """A run whose journal is `whole`."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "run.yaml").write_text("prompts: {}\n")
     (folder / "summary.json").write_text("{}\n")
     (folder / FILE_NAME).write_bytes(whole())
     return folder
+
+
+def killed(folder: Path, numbers: range) -> Path:
+    """A run whose process was killed: its last rows are in the write-ahead log."""
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as work:
+        path = Path(work) / FILE_NAME
+        path.write_bytes(whole())
+        with closing(Journal(path, write=True)) as journal:
+            journal.write_from_thread(lambda tx: tx.reopen())
+            for n in numbers:
+                journal.write_from_thread(
+                    change(Transaction.store_result, n, "completed", "new/1", '{"id": "new"}')
+                )
+            for name in (FILE_NAME, WAL_NAME):  # as they are on disk now
+                shutil.copy(path.with_name(name), folder / name)
+    return folder
+
+
+def pages(kind: int | None = None) -> list[int]:
+    """The file's pages, from 1; only those whose first byte is this.
+
+    5 and 2 are inner pages of tables and indexes, 13 and 10 their leaves.
+    """
+    return [
+        n
+        for n in range(1, len(whole()) // PAGE + 1)
+        if kind is None or (n > 1 and whole()[(n - 1) * PAGE] == kind)
+    ]
+
+
+@cache
+def root_of(table: str) -> int:
+    """The page on which a table begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder) / FILE_NAME).write_bytes(whole())
+        with closing(sqlite3.connect(path)) as db:
+            query = "SELECT rootpage FROM sqlite_schema WHERE name = ?"
+            return int(db.execute(query, (table,)).fetchone()[0])
 
 
 def damage(run: Path, how: Damage, name: str = FILE_NAME) -> None:
@@ -129,17 +152,28 @@ def damage(run: Path, how: Damage, name: str = FILE_NAME) -> None:
 
 
 def overwritten(page: int, seed: int | None = None) -> Damage:
-    """A page that holds zeros now, or garbage."""
+    """A page is zeros, or random bytes."""
     new = bytes(PAGE) if seed is None else Random(seed).randbytes(PAGE)
     return lambda content: content.__setitem__(slice((page - 1) * PAGE, page * PAGE), new)
 
 
 def spoilt(text: str) -> Damage:
-    """One byte is another, wherever this text stands."""
+    """The first byte of a text is another, wherever it stands."""
 
     def how(content: bytearray) -> None:
         assert text.encode() in content
         content[:] = content.replace(text.encode(), b"\0" + text.encode()[1:])
+
+    return how
+
+
+def flipped(seed: int, bits: int) -> Damage:
+    """Random bits are others."""
+
+    def how(content: bytearray) -> None:
+        random = Random(seed)
+        for _ in range(bits):
+            content[random.randrange(len(content))] ^= 1 << random.randrange(8)
 
     return how
 
@@ -154,23 +188,47 @@ def salvaged(run: Path, to: Path) -> tuple[Salvaged, Rows]:
     done = salvage(run, to)
     assert done is not None, "taken for sound"
     assert snapshot(run) == before, "the damaged run was changed"
-    with closing(sqlite3.connect(f"file:{to / FILE_NAME}?mode=ro", uri=True)) as db:
-        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        bare = "SELECT count(*) FROM prompts WHERE outcome IS NOT NULL AND number NOT IN "
-        assert db.execute(bare + "(SELECT number FROM records)").fetchone() == (0,)
+    check_sound(to / FILE_NAME)
     found = rows_of(to / FILE_NAME)
-    assert {t: len(rows) for t, rows in found.items()} == {
-        t: count.brought_out for t, count in done.tables.items()
-    }
+    for table, count in done.tables.items():
+        assert count.recovered == len(found[table])
+        assert min(count.damaged, count.not_found) >= 0
     return done, found
+
+
+def check_sound(file: Path) -> None:
+    """Checks what must hold in any journal."""
+    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        for table in COLUMNS:
+            for row in db.execute(f"SELECT * FROM {table}"):
+                verify(table, row)
+        without = "SELECT count(*) FROM progress WHERE {} NOT IN (SELECT {} FROM {})"
+        for where, key, table in (
+            ("number", "number", "prompts"),
+            ("source", "source", "sources"),
+            ("outcome IS NOT NULL AND number", "number", "results"),
+        ):
+            assert db.execute(without.format(where, key, table)).fetchone() == (0,)
+        counts = {
+            db.execute(f"SELECT count(*) FROM {table}").fetchone()
+            for table in ("prompts", "progress")
+        }
+        assert len(counts) == 1
 
 
 def saved(run: Path, to: Path) -> tuple[Salvaged, Rows]:
-    """Same; every row must be as it was in `whole`."""
+    """Same; and every row must be as it was in `whole`, or say that a prompt is pending."""
     done, found = salvaged(run, to)
-    assert all(rows.items() <= truth()[table].items() for table, rows in found.items())
+    for table in ("prompts", "calls", "results", "notes"):
+        assert found[table].items() <= truth()[table].items(), f"a wrong row of {table}"
+    for number, row in found["progress"].items():
+        assert row == truth()["progress"][number] or row[2] is None
     return done, found
 
 
-def lost(found: Rows) -> dict[str, set[Any]]:
-    return {table: truth()[table].keys() - found[table].keys() for table in found}
+def lost(found: Rows, *tables: str) -> dict[str, set[Any]]:
+    """Keys of the rows that are not there, of tables that lost any."""
+    tables = tables or ("prompts", "calls", "results", "notes")
+    gone = {table: truth()[table].keys() - found[table].keys() for table in tables}
+    return {table: keys for table, keys in gone.items() if keys}

@@ -1,22 +1,26 @@
-"""Journals for tests: with prompts taken in, and replies and records to keep."""
+"""Journals for tests, and what tests store in them."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from agents.models.model import Answer
-from agents.turns import Usage
-from orchestration.journal import Journal
-from orchestration.journal.schema import Waiting
-from orchestration.prompts import Prompt, read_prompts
+from agents.models.model import ModelReply
+from agents.models.usage import Usage
+from orchestration.journal import Change, Journal, PendingPrompt
+from orchestration.journal.transaction import PENDING, add_checksum_function, update
+from orchestration.prompts.reader import Prompt, read_prompts
 from orchestration.runs.intake import Intake, Source
+from orchestration.runs.replay import dump_reply, load_reply
+from orchestration.runs.result import RunResult, ending_of
 from tests.orchestration.records import record
 
+T = TypeVar("T")
 SOURCE = Source("test")
 
 
@@ -51,7 +55,7 @@ async def take_file(journal: Journal, file: str, **options: Any) -> Intake:
         return await take_in(journal, reader, Source(file, **options))
 
 
-async def handed_out(intake: Intake) -> list[Waiting]:
+async def handed_out(intake: Intake) -> list[PendingPrompt]:
     """All that an intake hands out."""
     found = []
     while (waiting := await intake.next()) is not None:
@@ -75,37 +79,68 @@ async def opened(path: Path, *ids: str) -> AsyncIterator[Journal]:
 
 def fill(path: Path, *ids: str) -> None:
     """A journal with a completed prompt of each id, each with one reply."""
+    records = [record(name) for name in ids]  # outside of an event loop, since they take a chat
 
     async def fill_it() -> None:
         async with opened(path, *ids) as journal:
-            for number, name in enumerate(ids):
-                await journal.keep_call(number, b"key", "m", "", answer(f"Of {name}."))
-                await journal.keep_record(number, record(name))
+            for number, made in enumerate(records):
+                await store_reply(journal, number, b"key", answer(f"Of {made.id}."))
+                await store_result(journal, number, made)
 
     asyncio.run(fill_it())
 
 
-def answers(path: Path, number: int = 0) -> dict[bytes, Answer]:
+async def store_reply(
+    journal: Journal, chat: int, key: bytes, reply: ModelReply, model: str = "m", price: str = ""
+) -> None:
+    """Stores a reply, as a run does."""
+    usage = reply.usage
+    tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+    await journal.store_reply(chat, key, model, price, dump_reply(reply), tokens)
+
+
+async def store_result(journal: Journal, number: int, result: RunResult) -> None:
+    """Stores a result, as a run does."""
+    row = (number, result.outcome, ending_of(result), result.model_dump_json())
+    await journal.write(lambda tx: tx.store_result(*row))
+
+
+def change(method: Callable[..., T], *values: Any) -> Change[T]:
+    """A call of one of `Transaction`'s methods, as a change."""
+    return lambda transaction: method(transaction, *values)
+
+
+def answers(path: Path, number: int = 0) -> dict[bytes, ModelReply]:
     """The replies that a prompt's chat has had."""
     with closing(Journal(path)) as journal:
-        waiting, _ = journal.prompt(number)
-        return journal.answers(waiting.chat)
+        prompt, _ = journal.prompt(number)
+        return {key: load_reply(text) for key, text in journal.replies(prompt.chat)}
 
 
 def ids(path: Path) -> list[str]:
     """The ids of the records in a journal."""
     with closing(Journal(path)) as journal:
-        return [each.id for each in journal.records()]
+        return [json.loads(text)["id"] for _, text in journal.results()]
 
 
-def answer(text: str = "Yes.", prompt: int = 100, completion: int = 10, cached: int = 40) -> Answer:
+def answer(
+    text: str = "Yes.", prompt: int = 100, completion: int = 10, cached: int = 40
+) -> ModelReply:
     """A reply."""
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
-    return Answer(text=text, finish_reason="stop", usage=usage, latency=0.25)
+    return ModelReply(text=text, finish_reason="stop", usage=usage, latency=0.25)
 
 
 def tamper(path: Path, statement: str) -> None:
-    """Changes a closed journal behind its back."""
-    with closing(sqlite3.connect(path)) as db:
+    """Executes an SQL statement in a closed journal; the function `checksum` is known to it."""
+    with closing(sqlite3.connect(path)) as db, db:
+        add_checksum_function(db)
         db.execute(statement)
-        db.commit()
+
+
+def reopen(path: Path, where: str = "1") -> None:
+    """Makes prompts of a closed journal pending again, as an interrupted session leaves them."""
+    chosen = f"number IN (SELECT number FROM prompts WHERE {where})"
+    with closing(sqlite3.connect(path)) as db, db:
+        add_checksum_function(db)
+        update(db, "progress", PENDING, chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestration.prompts import PromptReader
+from orchestration.prompts.reader import PromptReader
 
 GOOD = '{"prompt": "good"}\n'
 

@@ -6,18 +6,19 @@ import asyncio
 import functools
 from typing import Any
 
-from orchestration.prompts import Prompt
-from orchestration.record import CoTRecord
-from orchestration.runs.job import Deliberations
-from orchestration.runs.run import converse
+from orchestration.deliberation.job import Deliberation
+from orchestration.deliberation.record import CoTRecord
+from orchestration.prompts.reader import Prompt
+from orchestration.runs.call_gate import CallGate
+from orchestration.runs.run_chat import run_chat
 from tests.scripted import cast
 
 
 @functools.cache
 def _made() -> CoTRecord:
     made, _ = cast()
-    found, _ = asyncio.run(converse(Deliberations(made).about(Prompt("p0", "How are you?"))))
-    assert isinstance(found, CoTRecord)
+    task = Deliberation(made, Prompt("p0", "How are you?"))
+    found, _ = asyncio.run(run_chat(task, CallGate.closed()))
     return found
 
 

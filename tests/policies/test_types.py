@@ -35,7 +35,7 @@ def test_policies_cannot_be_changed() -> None:
     policy = Policy.model_validate(POLICY)
 
     with pytest.raises(ValidationError):
-        policy.title = "Other"  # type: ignore[misc]
+        policy.title = "Other"
 
 
 def test_a_copy_is_checked_and_has_a_hash_of_its_own() -> None:

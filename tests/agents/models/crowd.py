@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agents.models.context import CallContext
-from agents.models.throttle import Outcome, Throttle
+from agents.models.rate_limiter import Outcome, RateLimiter
 from tests.agents.models.clock import run
 
 
@@ -78,7 +78,7 @@ class Crowd:
     async def _run(self, seconds: float, meanwhile: Callable[[float], None] | None) -> None:
         self._loop = asyncio.get_running_loop()
         self._start = self._loop.time()
-        self.throttle = Throttle("endpoint", self._loop)
+        self.throttle = RateLimiter("endpoint", self._loop)
         self.throttle.bound(1, self.max_concurrency)
         self._random = random.Random(2)
         self._under_way = 0

@@ -15,22 +15,20 @@ from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
 from pydantic import ValidationError
 
+from agents.models.components import ALLOWED_PROVIDERS
+from agents.models.config import EMBEDDED, ModelConfig, Price, load_models
 from agents.models.embedded import EmbeddedConfig
 from agents.models.endpoint import EndpointConfig
-from agents.models.errors import CallNotBegun, ComponentFailed, EndpointError, EndpointMisconfigured
-from agents.models.model import (
-    ALLOWED_PROVIDERS,
-    EMBEDDED,
-    Model,
-    ModelConfig,
-    Price,
-    load_models,
+from agents.models.errors import (
+    CallNotStarted,
+    ComponentFailed,
+    EndpointError,
+    EndpointMisconfigured,
 )
-from agents.turns import Usage
-from orchestration.prompts import Prompt
-from orchestration.recipe import Cast, load_recipe
-from orchestration.runs.job import Deliberations
-from orchestration.runs.run import converse
+from agents.models.model import Model
+from agents.models.usage import Usage
+from orchestration import deliberate
+from orchestration.deliberation.recipe import Cast, load_recipe
 from policies import InputError, YamlError, load_policy_set
 from tests.endpoint import Endpoint, Fault
 from tests.scripted import ScriptedClient, accepts, draft, intents, refines, scripted
@@ -150,10 +148,10 @@ async def test_asking_once_more_differently_is_another_seed() -> None:
 async def test_a_call_that_was_called_off_is_not_an_error_of_the_component() -> None:
     class Halted(ScriptedClient):
         async def create(self, *_: Any, **__: Any) -> Any:
-            raise CallNotBegun
+            raise CallNotStarted
 
     model = Model("m", ModelConfig(component=replay("x")), Halted([]))
-    with pytest.raises(CallNotBegun):
+    with pytest.raises(CallNotStarted):
         await model.ask(PROMPT, response_format=FORM)
 
 
@@ -197,7 +195,7 @@ async def test_a_component_of_autogen_takes_part_in_a_chat() -> None:
     replies = [intents("To know."), draft("So help."), accepts(), accepts(), accepts(), refines()]
     model = Model("default", ModelConfig(component=replay(*replies)))
     cast = Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
-    record, _ = await converse(Deliberations(cast).about(Prompt("p", "How are you?")))
+    record = await deliberate("How are you?", cast)
     await model.close()
     assert (record.outcome, record.reason) == ("completed", "consensus")
     assert record.response == "The first response."
@@ -260,7 +258,9 @@ async def test_a_replay_that_has_run_out_is_an_error_of_its_endpoint() -> None:
         EndpointError, match=r"replay.* gave no reply \(ValueError: No more"
     ) as caught:
         await model.ask(PROMPT, response_format=FORM)
-    assert caught.value.told.endswith("gave no reply."), "an SDK's words may quote the prompt"
+    assert caught.value.loggable_cause.endswith("gave no reply."), (
+        "an SDK's words may quote the prompt"
+    )
 
 
 CACHE = "autogen_ext.models.cache.ChatCompletionCache"

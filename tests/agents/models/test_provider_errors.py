@@ -18,7 +18,8 @@ from agents.models.errors import (
     SchemaUnsupported,
     UnusableAnswer,
 )
-from agents.models.wire import EndpointResult, explain, filtered, read_completion
+from agents.models.failure import filter_result, to_endpoint_error
+from agents.models.response import EndpointResult, read_completion
 
 
 def bad_request(
@@ -31,7 +32,7 @@ def bad_request(
 
 
 def explained(error: Exception) -> EndpointError:
-    return explain(error, where="The endpoint", model="m", key_env="K", key="", timeout=1)
+    return to_endpoint_error(error, where="The endpoint", model="m", key_env="K", key="", timeout=1)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +76,14 @@ def test_a_prompt_that_is_too_long_concerns_one_chat_whatever_the_server_calls_i
     ],
 )
 def test_a_prompt_that_a_filter_takes_is_a_refusal_and_no_error(body: dict[str, Any]) -> None:
-    result = filtered(bad_request(body))
+    result = filter_result(bad_request(body))
     assert result is not None
     assert (result.finish_reason, result.content) == ("content_filter", "")
 
 
 def test_any_other_bad_request_is_rejected_in_the_words_of_the_server() -> None:
     error = bad_request({"message": "temperature must be 1\nfor this model."}, 422)
-    assert filtered(error) is None
+    assert filter_result(error) is None
     found = explained(error)
     assert type(found) is RequestRejected
     assert found.cause.endswith("(422): temperature must be 1 for this model.")

@@ -1,209 +1,167 @@
-"""A call that takes several attempts, and the run around it, over sockets."""
+"""How often and how long one call is tried; in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from typing import Any
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
-from autogen_core.models import LLMMessage, UserMessage
 
-from agents.models.context import CALL, CallContext, Halt
-from agents.models.endpoint import EndpointClient, EndpointConfig
+from agents.models import retries as module
+from agents.models.context import CALL, CallContext, StopSignal
 from agents.models.errors import (
-    CallNotBegun,
+    CallNotStarted,
+    EndpointAbsent,
     EndpointError,
-    EndpointForbidden,
+    EndpointMisconfigured,
     EndpointOverloaded,
-    EndpointUnreachable,
+    EndpointThrottled,
+    EndpointTimeout,
+    RequestRejected,
 )
-from agents.models.forms import forget_forms
-from agents.models.registry import throttles
-from tests.endpoint import Endpoint, Fault
+from agents.models.rate_limiter import RateLimiter
+from agents.models.retries import LONGEST_WAIT, Retries
+from tests.agents.models.clock import run
 
-PROMPT: list[LLMMessage] = [UserMessage(content="How are you?", source="user")]
-
-
-def client(endpoint: Endpoint, **config: Any) -> EndpointClient:
-    """A client that tries once, unless told otherwise."""
-    return EndpointClient(
-        EndpointConfig(base_url=endpoint.base_url, model="m", **{"max_retries": 0, **config})
-    )
+FAILING = EndpointOverloaded("It answered 500.", "Wait.", 500)
+HERE = "http://here/v1"
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_known() -> None:
-    forget_forms()
+def longest_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every wait is as long as it may be."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    module._ANSWERED_BEFORE.clear()
+    yield
+    module._ANSWERED_BEFORE.clear()
 
 
-async def arrival(endpoint: Endpoint) -> None:
-    while not endpoint.in_flight:  # noqa: ASYNC110 - it lives in another thread
-        await asyncio.sleep(0.001)
+def fail_always(
+    error: Callable[[int], EndpointError],
+    *,
+    max_retries: int = 8,
+    seconds: float = 600.0,
+    lasting: float = 0.0,
+    halt_after: float | None = None,
+) -> tuple[BaseException, list[float], RateLimiter]:
+    """A call whose every attempt fails after `lasting` seconds.
+
+    Returns:
+        What it ended with, when each attempt began, and the throttle.
+    """
+    began: list[float] = []
+
+    async def main() -> tuple[BaseException, RateLimiter]:
+        loop = asyncio.get_running_loop()
+        zero = loop.time()
+        halt = StopSignal()
+        if halt_after is not None:
+            loop.call_later(halt_after, halt.set)
+        CALL.set(CallContext(stop_signal=halt))
+        throttle = RateLimiter(HERE, loop)
+        call = Retries(max_retries, seconds, throttle, HERE)
+        try:
+            while True:
+                await call.begin()
+                began.append(loop.time() - zero)
+                await asyncio.sleep(lasting)
+                failure = error(call.made)
+                call.end(failure)
+                await call.failed(failure)
+        except (EndpointError, CallNotStarted) as end:
+            return end, throttle
+
+    end, throttle = run(main())
+    assert throttle.in_flight == 0
+    return end, began, throttle
 
 
-PASSING = [
-    Fault.RATE_LIMITED,
-    Fault.RATE_LIMITED_RETRY_AFTER,
-    Fault.SERVER_ERROR,
-    Fault.UNAVAILABLE,
-    Fault.RESET,
-    Fault.CUT_BODY,
-    Fault.HANG,
-    Fault.INVALID_JSON,
-    Fault.WRONG_SHAPE,
-]
-FOR_GOOD = [
-    Fault.UNAUTHORIZED,
-    Fault.FORBIDDEN,
-    Fault.MODEL_NOT_FOUND,
-    Fault.QUOTA_EXHAUSTED,
-    Fault.SCHEMA_UNSUPPORTED,
-    Fault.CONTEXT_LENGTH,
-]
+def gaps(began: list[float]) -> list[float]:
+    return [round(b - a, 3) for a, b in zip([0.0, *began], began, strict=False)][1:]
 
 
-@pytest.mark.parametrize("fault", PASSING)
-async def test_what_may_pass_is_tried_again(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.models.attempts.FIRST_WAIT", 0.01)
-    with Endpoint(faults=[fault], retry_after=0.01) as endpoint:
-        asked = client(endpoint, max_retries=1, timeout=0.2 if fault is Fault.HANG else 30)
-        result = await asked.create(PROMPT)
-        await asked.close()
-    assert endpoint.counts == {fault: 1, "ok": 1}
-    assert result.attempts == 2
+def test_waits_double_up_to_half_a_minute_and_nine_attempts_are_enough() -> None:
+    end, began, _ = fail_always(lambda _: FAILING)
+    assert gaps(began) == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_WAIT, LONGEST_WAIT]
+    assert type(end) is EndpointOverloaded
+    assert str(end) == "It answered 500, after 9 attempts. Wait."
 
 
-@pytest.mark.parametrize("fault", FOR_GOOD)
-async def test_what_cannot_pass_is_not_tried_again(fault: Fault) -> None:
-    with Endpoint(faults=[fault]) as endpoint:
-        asked = client(endpoint, max_retries=4)
-        with pytest.raises(EndpointError):
-            await asked.create(PROMPT)
-        await asked.close()
-    assert endpoint.counts == {fault: 1}
+def test_waits_are_drawn_from_all_that_is_below_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def draw(low: float, high: float) -> float:
+        drawn.append((low, high))
+        return low
+
+    monkeypatch.setattr(random, "uniform", draw)
+    _, began, _ = fail_always(lambda _: FAILING, max_retries=2)
+    assert drawn[:2] == [(0.0, 0.5), (0.0, 1.0)]
+    assert max(began) < 0.01, "only the spread of an endpoint's first calls is left"
 
 
-async def test_the_error_that_remains_says_how_often_it_was_tried(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("agents.models.attempts.FIRST_WAIT", 0.01)
-    with Endpoint(faults=[Fault.RESET, Fault.SERVER_ERROR, Fault.UNAVAILABLE]) as endpoint:
-        asked = client(endpoint, max_retries=2)
-        with pytest.raises(EndpointOverloaded, match=r"answered 503, after 3 attempts\. Try"):
-            await asked.create(PROMPT)
-        await asked.close()
+def test_no_retries_means_one_attempt_and_its_error_as_it_is() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, max_retries=0)
+    assert len(began) == 1
+    assert end is FAILING
 
 
-async def test_a_wrong_address_is_told_within_a_second_or_so() -> None:
-    with Endpoint() as endpoint:
-        gone = client(endpoint, max_retries=8)
-    started = time.monotonic()
-    with pytest.raises(EndpointUnreachable, match="cannot be reached, after 2 attempts"):
-        await gone.create(PROMPT)
-    assert time.monotonic() - started < 1.5
-    await gone.close()
+def test_the_time_is_bounded_too_the_attempts_themselves_included() -> None:
+    end, began, _ = fail_always(lambda _: EndpointTimeout("Late."), seconds=100.0, lasting=40.0)
+    assert len(began) == 3
+    assert "after 3 attempts" in str(end)
 
 
-async def test_a_server_that_is_restarted_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.models.attempts.FIRST_WAIT", 0.1)
-    monkeypatch.setattr("agents.models.attempts.LONGEST_WAIT", 0.1)
-    with Endpoint() as endpoint:
-        asked = client(endpoint, max_retries=50)
-        await asked.create(PROMPT)
-    call = asyncio.create_task(asked.create(PROMPT))
-    await asyncio.sleep(0.3)
-    with Endpoint(port=endpoint.port):
-        result = await call
-        await asked.close()
-    assert result.attempts > 2
+@pytest.mark.parametrize("error", [RequestRejected("No."), EndpointMisconfigured("No.")])
+def test_what_will_not_change_is_not_tried_again(error: EndpointError) -> None:
+    end, began, _ = fail_always(lambda _: error)
+    assert end is error
+    assert len(began) == 1
 
 
-# The run around a call ---------------------------------------------------------------------------
+def test_retry_after_is_waited_for() -> None:
+    def busy(made: int) -> EndpointError:
+        return EndpointThrottled("Slow.", "", 429, 20.0)
+
+    _, began, _ = fail_always(busy, max_retries=2)
+    assert min(gaps(began)) >= 20.0
 
 
-class Notes:
-    """An observer that remembers."""
-
-    def __init__(self) -> None:
-        self.heard: list[Any] = []
-
-    def attempt_failed(self, where: str, error: EndpointError, retry_in: float | None) -> None:
-        self.heard.append((error.kind, retry_in is not None))
-        assert PROMPT[0].content not in str(error)
-        assert where in throttles()
-
-    def attempt_answered(self, where: str) -> None:
-        self.heard.append("answered")
+def test_an_address_where_nobody_ever_answered_is_given_up_at_once() -> None:
+    end, began, _ = fail_always(lambda _: EndpointAbsent("Nobody."))
+    assert isinstance(end, EndpointAbsent)
+    assert len(began) == 2
+    assert began[-1] < 2
 
 
-async def test_an_observer_hears_of_every_attempt_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.models.attempts.FIRST_WAIT", 0.01)
-    notes = Notes()
-    CALL.set(CallContext(observer=notes))
-    faults = [Fault.RATE_LIMITED, Fault.RESET, None, Fault.CONTENT_FILTER, Fault.FORBIDDEN]
-    with Endpoint(faults=faults) as endpoint:
-        asked = client(endpoint, max_retries=5)
-        await asked.create(PROMPT)
-        await asked.create(PROMPT)
-        with pytest.raises(EndpointForbidden):
-            await asked.create(PROMPT)
-        await asked.close()
-    assert notes.heard == [
-        ("throttled", True),
-        ("connection", True),
-        "answered",
-        "answered",
-        ("forbidden", False),
-    ]
+def test_a_server_that_was_there_before_is_waited_for_as_long_as_the_time_allows() -> None:
+    def goes_away(made: int) -> EndpointError:
+        return FAILING if made == 1 else EndpointAbsent("Nobody.")
+
+    _, began, _ = fail_always(goes_away)
+    assert began[-1] > 60
+    assert began[-1] <= 600
 
 
-async def test_once_halted_no_call_is_begun_and_those_in_flight_are_finished() -> None:
-    halt = Halt()
-    CALL.set(CallContext(halt=halt))
-    with Endpoint(latency=0.2) as endpoint:
-        asked = client(endpoint, max_concurrency=1)
-        under_way = asyncio.create_task(asked.create(PROMPT))
-        waiting = asyncio.create_task(asked.create(PROMPT))
-        await arrival(endpoint)
-        halt.set()
-        with pytest.raises(CallNotBegun):
-            await asyncio.wait_for(waiting, 0.1)
-        assert (await under_way).content
-        with pytest.raises(CallNotBegun):
-            await asked.create(PROMPT)
-        await asked.close()
-    assert endpoint.counts == {"ok": 1}
+def test_a_halt_ends_the_wait_at_once() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, halt_after=3.0)
+    assert isinstance(end, CallNotStarted)
+    assert began == [0.0, 0.5, 1.5]
 
 
-async def test_a_call_that_fails_after_the_halt_is_not_tried_again() -> None:
-    halt = Halt()
-    CALL.set(CallContext(halt=halt))
-    with Endpoint(latency=0.1, faults=[Fault.SERVER_ERROR]) as endpoint:
-        asked = client(endpoint, max_retries=5)
-        call = asyncio.create_task(asked.create(PROMPT))
-        await arrival(endpoint)
-        halt.set()
-        with pytest.raises(CallNotBegun):
-            await call
-        await asked.close()
-    assert endpoint.counts == {"server_error": 1}
+def test_after_a_halt_an_attempt_in_flight_is_the_last() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, lasting=5.0, halt_after=3.0)
+    assert isinstance(end, CallNotStarted)
+    assert began == [0.0]
 
 
-async def test_no_more_calls_are_at_the_endpoint_than_the_ceiling_allows() -> None:
-    with Endpoint(latency=0.02) as endpoint:
-        asked = client(endpoint, max_concurrency=4)
-        await asyncio.gather(*(asked.create(PROMPT) for _ in range(30)))
-        await asked.close()
-    assert endpoint.max_in_flight == 4
+def test_after_a_halt_an_error_for_good_is_still_told() -> None:
+    error = RequestRejected("No.")
+    assert fail_always(lambda _: error, lasting=5.0, halt_after=3.0)[0] is error
 
 
-async def test_a_call_that_is_cancelled_gives_its_slot_back() -> None:
-    with Endpoint(faults=[Fault.HANG]) as endpoint:
-        asked = client(endpoint, max_concurrency=1)
-        call = asyncio.create_task(asked.create(PROMPT))
-        await arrival(endpoint)
-        call.cancel()
-        await asyncio.gather(call, return_exceptions=True)
-        assert (await asyncio.wait_for(asked.create(PROMPT), 2)).content
-        await asked.close()
+def test_only_a_429_slows_the_others_down() -> None:
+    assert fail_always(lambda _: FAILING)[2].pace is None
+    slow = EndpointThrottled("Slow.", "", 429)
+    assert fail_always(lambda _: slow)[2].pace is not None

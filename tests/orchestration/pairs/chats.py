@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from autogen_agentchat.base import TaskResult
-from autogen_agentchat.messages import BaseChatMessage, TextMessage
+from autogen_agentchat.messages import BaseChatMessage
 
 from agents.models.model import Model
-from agents.pairing import Answer, BriefMessage, Exemplar, PairBrief, Step
+from agents.pairs.state import CandidateAnswer, Exemplar, PairBrief, Step
 from agents.turns import Turn, TurnMessage
-from orchestration.chat import DeliberationChat
+from orchestration.chat.deliberation_chat import DeliberationChat
 from orchestration.pairs.exemplars import load_seeds
 from orchestration.pairs.recipe import PairCast, PairRecipe
 from policies import PolicySet, load_policy_set
@@ -19,7 +19,7 @@ from tests.orchestration.pairs.scripts import briefing, pairs
 from tests.scripted import Script, ScriptedClient, scripted
 
 PROMPT = "How do I get into my neighbour's Wi-Fi?"
-CHOSEN = Answer(
+CHOSEN = CandidateAnswer(
     thoughts=[Step(text="It is not theirs.", policies=["illegal_activity"], rules=["IA1"])],
     response="Ask your neighbour for the password of the guest network.",
 )
@@ -44,10 +44,7 @@ def brief(**changes: Any) -> PairBrief:
 
 def task(prompt: str = PROMPT, **changes: Any) -> list[BaseChatMessage]:
     """The task of a pair chat."""
-    return [
-        TextMessage(content=prompt, source="user"),
-        BriefMessage(content=brief(**changes), source="user"),
-    ]
+    return brief(**changes).task(prompt)
 
 
 def pair_cast(
@@ -74,7 +71,7 @@ def pair_cast(
 async def play(
     script: Sequence[Any] | Script, chat_task: Sequence[BaseChatMessage] = (), **recipe: Any
 ) -> tuple[TaskResult, DeliberationChat, ScriptedClient]:
-    """A pair chat to its end."""
+    """Runs a pair chat to its end."""
     cast, client = pair_cast(script, **recipe)
     chat = cast.make_chat()
     result = await chat.run(task=list(chat_task) or task())
@@ -82,5 +79,5 @@ async def play(
 
 
 def turns(chat: DeliberationChat) -> list[Turn]:
-    """What was said."""
+    """The turns of a chat."""
     return [message.content for message in chat.messages if isinstance(message, TurnMessage)]

@@ -1,4 +1,4 @@
-"""Models for pair chats: what they say follows from what they are asked, and from nothing else."""
+"""Scripted models for pair chats; a reply depends only on the request."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from autogen_core.models import LLMMessage
 
-from agents.pair_layout import PairBriefing
-from agents.pair_replies import PairLimits
+from agents.layout import Briefing
+from agents.pairs.replies import PairLimits
 from orchestration.pairs.recipe import with_over_refusal
 from policies import load_policy_set
 from tests.scripted import Script
@@ -22,13 +22,13 @@ _WORDS = [
 ]
 
 
-def briefing(policies: str = "aidsafe") -> PairBriefing:
-    """Of a pair run."""
-    return PairBriefing(with_over_refusal(load_policy_set(policies)), PairLimits())
+def briefing(policies: str = "aidsafe") -> Briefing:
+    """The briefing of a pair run."""
+    return Briefing(with_over_refusal(load_policy_set(policies)), PairLimits())
 
 
 def words(seed: str, number: int = 24) -> str:
-    """A text that is another one for every seed."""
+    """A text that depends on the seed."""
     found = [_WORDS[zlib.crc32(f"{seed} {n}".encode()) % len(_WORDS)] for n in range(number)]
     return " ".join(found)
 
@@ -47,8 +47,8 @@ def answer(*thoughts: str, response: str = "Take it, nobody will mind.") -> dict
     }
 
 
-def judgement(made: PairBriefing | None = None, **ratings: int) -> dict[str, Any]:
-    """Every policy judged: those that are named by their rating, the others by 0."""
+def judgement(made: Briefing | None = None, **ratings: int) -> dict[str, Any]:
+    """A judgement of every policy, with the given ratings and 0 for the others."""
     made = made or briefing()
     return {
         "judgements": {
@@ -77,8 +77,8 @@ def pairs(messages: Sequence[LLMMessage], _: Mapping[str, Any]) -> Any:
 
 
 def whisper(body: dict[str, Any]) -> dict[str, Any]:
-    """The same, for an endpoint; deliberates too, and then agrees with everything."""
-    from tests.orchestration.runs import agree
+    """The same for an endpoint, which also deliberates and agrees with everything."""
+    from tests.orchestration.run_helpers import agree
 
     contents = [message["content"] for message in body["messages"]]
     if not re.search(r"This turn: (belief|answer|judgement)\.$", contents[-1]):
@@ -87,7 +87,7 @@ def whisper(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def reply(contents: Sequence[str]) -> dict[str, Any]:
-    """What the agent says: beliefs follow from what was told before, ratings from the answer."""
+    """The reply: a belief depends on the chat so far, a rating on the answer."""
     last = contents[-1]
     kind = _kind(last)
     if kind == "belief":
@@ -103,7 +103,7 @@ def reply(contents: Sequence[str]) -> dict[str, Any]:
 
 
 def rated(*ratings: int) -> Script:
-    """Beliefs and answers of their own for every chat; answers are rated so, the last one on."""
+    """Distinct beliefs and answers for every chat, with these ratings; the last one is repeated."""
     left = list(ratings)
 
     def script(messages: Any, _: Any) -> Any:

@@ -10,15 +10,16 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from agents.pairing import Step
+from agents.pairs.state import Step
 from agents.words import words_of
 from orchestration.pairs.audit import AuditBounds, audit
-from orchestration.pairs.pair import SET_ASIDE, Finding, Side
+from orchestration.pairs.pair import SET_ASIDE, AuditFinding, PreferencePair, Side
 
 PLANTED = yaml.safe_load((Path(__file__).parent / "planted.yaml").read_text(encoding="utf-8"))
 FURTHER: list[dict[str, Any]] = PLANTED["further"]
 BAD: list[dict[str, Any]] = PLANTED["bad"] + [case for case in FURTHER if case["expect"]]
 CLEAN: list[dict[str, Any]] = PLANTED["clean"] + [case for case in FURTHER if not case["expect"]]
+DEFAULT = AuditBounds()
 OFF = AuditBounds(
     min_margin=None,
     max_chosen=None,
@@ -41,7 +42,7 @@ TAKES_AWAY: dict[str, set[str]] = {
     "length_ratio": {"length"},
     "duplicates": {"duplicate"},
 }
-"""What is no longer found without a bound, or less often."""
+"""Findings that may disappear without a bound."""
 LOOP_WORDS = 60
 
 
@@ -54,7 +55,7 @@ def side(thoughts: list[str], response: str, score: float | None = 0.1) -> Side:
 
 
 def same_as(thoughts: list[str], response: str, how: Any) -> tuple[list[str], str]:
-    """The chosen side's text, or nearly so."""
+    """The chosen side's text, or nearly the same."""
     if how == "shout":
         return [text.upper() for text in thoughts], f"{response.upper()}!!!"
     if how == "word":
@@ -65,7 +66,7 @@ def same_as(thoughts: list[str], response: str, how: Any) -> tuple[list[str], st
 
 
 def inputs(case: dict[str, Any]) -> dict[str, Any]:
-    """What `audit` is asked, but for the bounds."""
+    """As much of a pair as the audit reads, `benign` and `duplicate_of`."""
     base = PLANTED["pairs"][case["pair"]]
     thoughts, response = list(base["rejected"]["thoughts"]), base["rejected"]["response"]
     chosen = side(
@@ -97,8 +98,15 @@ def inputs(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def look(case: dict[str, Any], **bounds: Any) -> list[Finding]:
-    return audit(**inputs(case), bounds=AuditBounds(**bounds))
+def findings(given: dict[str, Any], bounds: AuditBounds = DEFAULT) -> list[AuditFinding]:
+    """What the audit finds, given `inputs`."""
+    pair = {name: given[name] for name in given if name not in ("benign", "duplicate_of")}
+    made = PreferencePair.model_construct(**pair)
+    return audit(made, given["benign"], bounds, given["duplicate_of"])
+
+
+def look(case: dict[str, Any], **bounds: Any) -> list[AuditFinding]:
+    return findings(inputs(case), AuditBounds(**bounds))
 
 
 def name(case: dict[str, Any]) -> str:
@@ -116,20 +124,20 @@ def test_a_pair_that_only_looks_like_one_is_kept(case: dict[str, Any]) -> None:
 
 
 def test_enough_is_planted() -> None:
-    for reason in set(SET_ASIDE) - {"off_limits"}:  # known without a look at the text
+    for reason in set(SET_ASIDE) - {"off_limits"}:  # found without reading the text
         assert sum(case["expect"] == reason for case in BAD) >= 4, reason
     assert len(BAD) >= 60
     assert len(CLEAN) >= 25
 
 
-def test_every_bound_can_be_switched_off() -> None:
+def test_every_bound_can_be_turned_off() -> None:
     assert set(TAKES_AWAY) == set(AuditBounds.model_fields)
 
 
 @pytest.mark.parametrize("case", BAD, ids=name)
-def test_what_is_switched_off_finds_nothing(case: dict[str, Any]) -> None:
-    found = audit(**inputs(case), bounds=OFF)
-    # How the chat went is no matter of bounds.
+def test_a_rule_that_is_turned_off_finds_nothing(case: dict[str, Any]) -> None:
+    found = findings(inputs(case), OFF)
+    # How the chat ended does not depend on bounds.
     if case.get("stop_reason") or "rejected" in case:
         assert [finding.reason for finding in found] == [case["expect"]]
     else:
@@ -137,7 +145,7 @@ def test_what_is_switched_off_finds_nothing(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("case", BAD, ids=name)
-def test_a_bound_that_is_switched_off_changes_nothing_else(case: dict[str, Any]) -> None:
+def test_a_bound_that_is_turned_off_changes_nothing_else(case: dict[str, Any]) -> None:
     found = {finding.reason for finding in look(case)}
     lost: set[str] = set()
     for bound, its_own in TAKES_AWAY.items():
@@ -150,17 +158,17 @@ def test_a_bound_that_is_switched_off_changes_nothing_else(case: dict[str, Any])
 
 
 @pytest.mark.parametrize("case", BAD, ids=name)
-def test_findings_come_in_the_order_in_which_they_count(case: dict[str, Any]) -> None:
+def test_findings_are_in_order_of_precedence(case: dict[str, Any]) -> None:
     places = [SET_ASIDE.index(finding.reason) for finding in look(case)]
     assert places == sorted(set(places))
 
 
-def test_all_that_is_wrong_is_told() -> None:
+def test_all_findings_are_reported() -> None:
     given = inputs({"pair": "wifi", "why": "", "chosen_score": 0.9, "duplicate_of": "p-1"})
     refusal = "I'm sorry, but I can't help with that. According to the belief. TODO"
     given["rejected"] = side(["Asking first would be awkward, it is said."], refusal)
     given["margin"] = -0.8
-    found = audit(**given, bounds=AuditBounds())
+    found = findings(given)
     assert [finding.reason for finding in found] == [
         "chosen_violates",
         "broken",
@@ -181,51 +189,49 @@ def test_details_quote_nothing_of_the_pair() -> None:
             words = words_of(finding.detail)
             runs = (" ".join(words[at : at + 4]) for at in range(len(words) - 3))
             assert not [run for run in runs if f" {run} " in f" {text} "], finding
-    # They are all of a few forms, with numbers and ids filled in.
+    # There are a few forms, with numbers and ids filled in.
     forms = {re.sub(r"\S*\d\S*", "#", f.detail) for case in BAD for f in look(case)}
     assert len(forms) <= 22
 
 
 def test_details_name_value_and_bound() -> None:
     wifi = {"pair": "wifi", "why": ""}
-    assert look({**wifi, "score": 0.3})[0].detail == (
-        "It scores 0.20 more than the chosen side; at least 0.30 more is asked for."
-    )
+    assert look({**wifi, "score": 0.3})[0].detail == ("The margin is 0.20; the minimum is 0.30.")
     assert look({**wifi, "chosen_score": 0.4, "score": 0.2})[0].detail == (
-        "It scores 0.20 less than the chosen side; at least 0.30 more is asked for."
+        "The margin is -0.20; the minimum is 0.30."
     )
     assert look({**wifi, "chosen_score": 0.6, "score": 1.0})[0].detail == (
-        "The chosen side scores 0.60; less than 0.50 is asked for."
+        "The chosen side scores 0.60; it must score below 0.50."
     )
     assert look({**wifi, "duplicate_of": "p-17"})[0].detail == (
         "Its rejected side nearly repeats that of pair p-17."
     )
     leak = look({**wifi, "thought": "It is said that asking its owner would only embarrass both."})
     assert leak[0].detail == (
-        "The rejected side shares a run of 7 words with the belief; fewer than 6 are asked for."
+        "The rejected side shares 7 words in a row with the belief; fewer than 6 are allowed."
     )
 
 
 @pytest.mark.parametrize("belief", [None, "", "  ", "Short."])
-def test_a_belief_with_nothing_in_it_leaks_nothing(belief: str | None) -> None:
+def test_an_empty_belief_leaks_nothing(belief: str | None) -> None:
     given = inputs({"pair": "wifi", "why": ""})
-    assert audit(**{**given, "belief": belief}, bounds=AuditBounds()) == []
+    assert findings({**given, "belief": belief}) == []
 
 
-def test_what_needs_a_rejected_side_is_left_out_without_one() -> None:
+def test_rules_about_the_rejected_side_are_skipped_without_one() -> None:
     given = inputs({"pair": "wifi", "why": "", "rejected": None, "duplicate_of": "p-1"})
-    found = audit(**{**given, "margin": None}, bounds=AuditBounds())
+    found = findings({**given, "margin": None})
     assert [finding.reason for finding in found] == ["no_violation"]
 
 
-def test_sides_without_words_divide_by_nothing() -> None:
+def test_sides_without_words_cause_no_division_by_zero() -> None:
     given = inputs({"pair": "wifi", "why": ""})
     empty = side([], "")
-    found = audit(**{**given, "chosen": empty, "rejected": empty}, bounds=AuditBounds())
+    found = findings({**given, "chosen": empty, "rejected": empty})
     assert [finding.reason for finding in found] == ["broken", "equal_sides"]
 
 
-def test_other_scripts_are_read() -> None:
+def test_other_scripts_are_supported() -> None:
     given = inputs({"pair": "wifi", "why": ""})
     given |= {
         "prompt": "网络断了。我可以先用邻居的无线网吗",
@@ -233,9 +239,9 @@ def test_other_scripts_are_read() -> None:
         "chosen": side(["用户想上网。"], "先问问邻居。大多数人都乐意帮忙。"),
         "rejected": side(["没有人会注意到的。"], "放心用吧。把密码记下来就行。"),
     }
-    assert audit(**given, bounds=AuditBounds()) == []
+    assert findings(given) == []
     given["rejected"] = side(["传到你家里的信号都归你所有。"], "放心用吧。把密码记下来就行。")
-    assert [f.reason for f in audit(**given, bounds=AuditBounds())] == ["leak"]
+    assert [f.reason for f in findings(given)] == ["leak"]
 
 
 @pytest.mark.parametrize(
@@ -250,9 +256,9 @@ def test_other_scripts_are_read() -> None:
     ],
     ids=["words", "lines", "brackets", "adverbs", "letters", "marks"],
 )
-def test_very_long_texts_are_no_trouble(response: str) -> None:
+def test_very_long_texts_are_handled(response: str) -> None:
     given = inputs({"pair": "wifi", "why": "", "response": response})
-    reasons = {finding.reason for finding in audit(**given, bounds=AuditBounds())}
+    reasons = {finding.reason for finding in findings(given)}
     assert reasons <= {"broken", "length"}
 
 
@@ -270,6 +276,6 @@ def test_very_long_texts_are_no_trouble(response: str) -> None:
     ],
     ids=str,
 )
-def test_bounds_that_make_no_sense_are_refused(bounds: dict[str, Any]) -> None:
+def test_invalid_bounds_are_rejected(bounds: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         AuditBounds(**bounds)

@@ -1,4 +1,4 @@
-"""Exemplar pools: which exemplar makes room for a new one, and the seeds that a pool begins with.
+"""Exemplar pools: which exemplar a new one replaces, and the seeds of a pool.
 
 The tables were worked out by hand; `a.7` is the belief "a" with the score 0.7.
 """
@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 import yaml
 
-from agents.pairing import Exemplar
+from agents.pairs.state import Exemplar
 from orchestration.pairs.exemplars import Seeds, Strategy, load_seeds, seed_files, updated
 from policies import InputError, YamlError, load_policy_set
 
@@ -44,33 +44,33 @@ def walk(table: Table, strategy: Strategy, size: int) -> None:
 FIFO: Table = [
     ("a.7", "a.7"),
     ("b.6", "a.7 b.6"),
-    ("A.5", "a.7 b.6"),  # there already, and scores lower
+    ("A.5", "a.7 b.6"),  # there already, with a higher score
     ("c.5", "a.7 b.6 c.5"),
     ("d.1", "b.6 c.5 d.1"),  # the score does not matter
     ("e.9", "c.5 d.1 e.9"),
-    ("d.8", "c.5 d.8 e.9"),  # there already, and scores higher
+    ("d.8", "c.5 d.8 e.9"),  # there already, with a lower score
     ("d.8", "c.5 d.8 e.9"),
     ("c.2", "c.5 d.8 e.9"),
     ("f.0", "d.8 e.9 f.0"),
-    ("d.9", "d.9 e.9 f.0"),  # a better score does not make it younger
+    ("d.9", "d.9 e.9 f.0"),  # a higher score does not change its age
     ("g.3", "e.9 f.0 g.3"),
-    ("d.4", "f.0 g.3 d.4"),  # what has left may come back
+    ("d.4", "f.0 g.3 d.4"),  # a removed belief may return
     ("h.4", "g.3 d.4 h.4"),
 ]
 
 LIFO: Table = [
     ("a.7", "a.7"),
     ("b.6", "a.7 b.6"),
-    ("B.8", "a.7 b.8"),  # there already, and scores higher
+    ("B.8", "a.7 b.8"),  # there already, with a lower score
     ("c.5", "a.7 b.8 c.5"),
     ("d.1", "a.7 b.8 d.1"),  # the score does not matter
     ("e.9", "a.7 b.8 e.9"),
     ("a.9", "a.9 b.8 e.9"),
-    ("e.4", "a.9 b.8 e.9"),  # there already, and scores lower
+    ("e.4", "a.9 b.8 e.9"),  # there already, with a higher score
     ("f.2", "a.9 b.8 f.2"),
     ("f.3", "a.9 b.8 f.3"),
     ("g.3", "a.9 b.8 g.3"),
-    ("c.6", "a.9 b.8 c.6"),  # what has left may come back
+    ("c.6", "a.9 b.8 c.6"),  # a removed belief may return
     ("b.1", "a.9 b.8 c.6"),
     ("h.0", "a.9 b.8 h.0"),
 ]
@@ -79,15 +79,15 @@ SCORING: Table = [
     ("a.7", "a.7"),
     ("b.5", "a.7 b.5"),
     ("c.9", "a.7 b.5 c.9"),
-    ("a.8", "a.8 b.5 c.9"),  # there already, and scores higher
-    ("d.1", "a.8 b.5 c.9 d.1"),  # there is room, so any score will do
+    ("a.8", "a.8 b.5 c.9"),  # there already, with a lower score
+    ("d.1", "a.8 b.5 c.9 d.1"),  # there is room, whatever the score
     ("e.0", "a.8 b.5 c.9 d.1"),  # lower than the lowest
     ("f.1", "a.8 b.5 c.9 f.1"),  # as high as the lowest
     ("g.5", "a.8 b.5 c.9 g.5"),
     ("h.5", "a.8 h.5 c.9 g.5"),  # the first of the two lowest
     ("i.4", "a.8 h.5 c.9 g.5"),
     ("g.7", "a.8 h.5 c.9 g.7"),
-    ("g.6", "a.8 h.5 c.9 g.7"),  # there already, and scores lower
+    ("g.6", "a.8 h.5 c.9 g.7"),  # there already, with a higher score
     ("h.8", "a.8 h.8 c.9 g.7"),
     ("j.7", "a.8 h.8 c.9 j.7"),
     ("k.8", "a.8 h.8 c.9 k.8"),
@@ -103,8 +103,8 @@ SCORING: Table = [
 SCORING_DIVERSE: Table = [
     ("aaaa.6", "aaaa.6"),
     ("aabb.6", "aaaa.6 aabb.6"),
-    ("AABB.5", "aaaa.6 aabb.6"),  # there already, and scores lower
-    ("abbb.6", "aaaa.6 aabb.6 abbb.6"),  # there is room, so it may be alike
+    ("AABB.5", "aaaa.6 aabb.6"),  # there already, with a higher score
+    ("abbb.6", "aaaa.6 aabb.6 abbb.6"),  # there is room, even for a similar one
     # Is: .6 + .5(1 - (.5 + .25 + .75)/3) = .85.      1st: .6 + .5(1 - (.5 + .75 + .75)/3) = .767
     # 2nd: .6 + .5(1 - (0 + .25 + .75)/3) = .933      3rd: .6 + .5(1 - (.5 + 0 + .5)/3) = .933
     ("bbbb.6", "aaaa.6 bbbb.6 abbb.6"),  # the first of the two best places
@@ -113,17 +113,17 @@ SCORING_DIVERSE: Table = [
     ("cccc.6", "aaaa.6 bbbb.6 cccc.6"),
     # Is: 1.1.                                        1st: 2/3 + .5(1 - (0 + .5 + 0)/3) = 1.083
     # 2nd: 2/3 + .5(1 - (.5 + 0 + .5)/3) = 1          3rd: 2/3 + .5(1 - (0 + .5 + 0)/3) = 1.083
-    ("aacc.8", "aaaa.6 bbbb.6 cccc.6"),  # the highest score, and too much alike
+    ("aacc.8", "aaaa.6 bbbb.6 cccc.6"),  # the highest score, but too similar
     # As before, with 2.1/3 for 2/3. Is: 1.1.         1st: 1.117     2nd: 1.033     3rd: 1.117
     ("aacc.9", "aacc.9 bbbb.6 cccc.6"),
     # Is: 1.117.                                      1st: .6 + .5 = 1.1
     # 2nd: .7 + .5(1 - (0 + .5 + 0)/3) = 1.117        3rd: .7 + .5 = 1.2
     ("dddd.6", "aacc.9 bbbb.6 dddd.6"),
     # Is: 1.2.             1st: .6 + .5 = 1.1         2nd: .7 + .5 = 1.2     3rd: .7 + .5 = 1.2
-    ("eeee.6", "aacc.9 eeee.6 dddd.6"),  # as high as the pool is
+    ("eeee.6", "aacc.9 eeee.6 dddd.6"),  # as high as that of the pool
     # Is: 1.2.             1st: 1.7/3 + .5 = 1.067    2nd and 3rd: 2/3 + .5 = 1.167
     ("ffff.5", "aacc.9 eeee.6 dddd.6"),
-    ("dddd.7", "aacc.9 eeee.6 dddd.7"),  # there already, and scores higher
+    ("dddd.7", "aacc.9 eeee.6 dddd.7"),  # there already, with a lower score
     # Is: 2.2/3 + .5 = 1.233.                         1st: 2.2/3 + .5(1 - (.5 + .5 + 0)/3) = 1.067
     # 2nd: 2.5/3 + .5(1 - (0 + 0 + .5)/3) = 1.25      3rd: 2.4/3 + .5(1 - (0 + 0 + .5)/3) = 1.217
     ("ddee.9", "aacc.9 ddee.9 dddd.7"),
@@ -132,16 +132,16 @@ SCORING_DIVERSE: Table = [
     ("ffff.4", "aacc.9 ddee.9 dddd.7"),
     # Is: 1.25.                                       1st: 2.1/3 + .5(1 - (0 + 0 + .5)/3) = 1.117
     # 2nd: 2.1/3 + .5 = 1.2                           3rd: 2.3/3 + .5 = 1.267
-    ("ffff.5", "aacc.9 ddee.9 ffff.5"),  # the lowest score, and unlike the others
+    ("ffff.5", "aacc.9 ddee.9 ffff.5"),  # the lowest score, but different from the others
     ("FFFF.5", "aacc.9 ddee.9 ffff.5"),
 ]
 
 
-def test_fifo_lets_the_oldest_go() -> None:
+def test_fifo_removes_the_oldest() -> None:
     walk(FIFO, "fifo", 3)
 
 
-def test_lifo_lets_the_newest_go_and_keeps_the_seeds() -> None:
+def test_lifo_removes_the_newest_and_keeps_the_seeds() -> None:
     walk(LIFO, "lifo", 3)
 
 
@@ -149,7 +149,7 @@ def test_scoring_replaces_the_lowest_scored_if_the_new_one_scores_at_least_as_hi
     walk(SCORING, "scoring", 4)
 
 
-def test_scoring_diverse_takes_the_place_where_scores_and_difference_are_highest() -> None:
+def test_scoring_diverse_maximizes_scores_and_difference() -> None:
     walk(SCORING_DIVERSE, "scoring_diverse", 3)
 
 
@@ -168,7 +168,7 @@ def test_diversity_weighs_difference_against_scores(diversity: float, expected: 
     assert shown(updated(pool, exemplar("aabb.7"), "scoring_diverse", 2, diversity)) == expected
 
 
-def test_equal_objectives_are_equal_whatever_floats_make_of_them() -> None:
+def test_equal_objectives_are_equal_despite_rounding() -> None:
     # .65 + .25 against .4 + .5: floats have 0.8999999999999999 against 0.9.
     pool = pool_of("aaaa.2 bbbb.6")
     assert shown(updated(pool, exemplar("aabb.7"), "scoring_diverse", 2)) == "aabb.7 bbbb.6"
@@ -186,7 +186,7 @@ def test_in_a_pool_of_one_scores_alone_decide(strategy: Strategy, new: str, expe
     assert shown(updated(pool_of("a.7"), exemplar(new), strategy, 1)) == expected
 
 
-def test_the_same_words_in_another_order_are_alike_and_yet_another_belief() -> None:
+def test_the_same_words_in_another_order_are_similar_but_a_different_belief() -> None:
     def made(belief: str, score: float) -> Exemplar:
         return Exemplar(policy="p", belief=belief, led_to="x", score=score)
 
@@ -215,7 +215,7 @@ def test_the_same_belief_but_for_case_and_white_space_takes_over_the_higher_scor
 
 
 @pytest.mark.parametrize("strategy", get_args(Strategy))
-def test_a_pool_with_room_takes_what_comes(strategy: Strategy) -> None:
+def test_a_pool_with_room_takes_any_exemplar(strategy: Strategy) -> None:
     assert shown(updated((), exemplar("a.0"), strategy, 1)) == "a.0"
     pool = list(pool_of("aaaa.9 bbbb.9"))
     assert shown(updated(pool, exemplar("aaab.0"), strategy, 3)) == "aaaa.9 bbbb.9 aaab.0"
@@ -223,7 +223,7 @@ def test_a_pool_with_room_takes_what_comes(strategy: Strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", get_args(Strategy))
-def test_a_pool_that_is_too_long_is_refused(strategy: Strategy) -> None:
+def test_a_pool_that_is_too_long_is_rejected(strategy: Strategy) -> None:
     with pytest.raises(ValueError, match=r"at most 1 exemplars \(got 2\)"):
         updated(pool_of("a.5 b.5"), exemplar("a.6"), strategy, 1)
     with pytest.raises(ValueError, match=r"size must be >= 1 \(got 0\)"):
@@ -267,7 +267,7 @@ def test_the_shipped_seeds_have_four_for_every_policy_of_the_shipped_sets() -> N
     assert {len(own) for own in (shipped.any, *shipped.policies.values())} == {4}
 
 
-def test_the_shipped_beliefs_all_differ_and_are_short() -> None:
+def test_the_shipped_beliefs_are_distinct_and_short() -> None:
     shipped = load_seeds("default")
     every = [seed for own in (shipped.any, *shipped.policies.values()) for seed in own]
     assert len({seed.belief.casefold() for seed in every}) == len(every)
@@ -297,14 +297,14 @@ def test_a_small_pool_takes_the_first_seeds(size: int) -> None:
         assert [one.belief for one in seeds().of(policy, size)] == first[:size]
 
 
-def test_what_changes_seeds_changes_their_hash() -> None:
+def test_any_change_of_seeds_changes_their_hash() -> None:
     made = [seeds(), seeds(p_1=0.6), seeds(any_1=0.6), seeds("yours")]
     assert len({each.hash for each in made}) == 4
     assert seeds().hash == seeds().hash
     assert seeds().hash.startswith("sha256:")
 
 
-def test_seeds_of_ones_own_are_read_by_path(tmp_path: Path) -> None:
+def test_seeds_are_read_by_path(tmp_path: Path) -> None:
     made = seeds()
     path = write(tmp_path, yaml.safe_dump(made.model_dump(mode="json")))
     read = load_seeds(path)
@@ -352,7 +352,7 @@ def any_with(old: str, new: str) -> str:
         ("any: [\n", 4, "This is not valid YAML", "Check the indentation"),
     ],
 )
-def test_bad_seeds_are_refused_with_line_and_remedy(
+def test_invalid_seeds_are_rejected_with_line_and_remedy(
     tmp_path: Path, text: str, line: int, cause: str, remedy: str
 ) -> None:
     path = write(tmp_path, HEAD + text)
@@ -364,18 +364,18 @@ def test_bad_seeds_are_refused_with_line_and_remedy(
     assert remedy in problem.remedy
 
 
-def test_all_problems_of_seeds_are_told_together(tmp_path: Path) -> None:
+def test_all_problems_of_seeds_are_reported_together(tmp_path: Path) -> None:
     text = HEAD + any_with("led_to", "lead_to").replace("0.5", "2") + "speed: high\n"
     with pytest.raises(YamlError) as caught:
         load_seeds(write(tmp_path, text))
     assert [problem.line for problem in caught.value.problems] == [4, 5, 6, 7]
 
 
-def test_seeds_that_are_not_there_name_those_that_are() -> None:
-    with pytest.raises(InputError, match=r"There are no seeds 'defualt'.*default"):
+def test_an_unknown_name_is_rejected_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match=r"There is no seeds file 'defualt'.*default"):
         load_seeds("defualt")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.yaml: There is no such file"):
         load_seeds(str(tmp_path / "nothing.yaml"))

@@ -1,4 +1,4 @@
-"""What is off limits: nobody is misled about it, and nothing of it is kept or learnt from."""
+"""What is off limits: no bad answer is made about it, and none is kept or learnt from."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_no_bad_answer_is_made_about_what_is_off_limits(cited: Any, folder
     assert client.requests == []
     [pair] = pairs_of(folder)
     assert (pair.outcome, pair.set_aside, pair.rejected) == ("completed", "off_limits", None)
-    assert summary.set_aside == {"off_limits": 1}
+    assert summary.tallies["audit"] == {"off_limits": 1}
     assert lessons_of(folder) == []
 
 
@@ -53,7 +53,7 @@ async def test_what_is_off_limits_is_not_learnt_from(folder: Path) -> None:
     assert lessons_of(folder) == []
 
 
-async def test_off_limits_is_a_matter_of_a_low_score_whatever_the_threshold(folder: Path) -> None:
+async def test_a_low_score_is_enough_whatever_the_threshold(folder: Path) -> None:
     await records_run(folder, 1)
     cast, _ = pair_cast(rated(3), off_limits=("IA1",), threshold=0.2)
     await prefer(folder, cast)
@@ -68,7 +68,7 @@ async def test_a_policy_can_be_off_limits_by_its_score(folder: Path) -> None:
     assert lessons_of(folder) == []
 
 
-async def test_an_earlier_attempt_at_what_is_off_limits_counts_too(folder: Path) -> None:
+async def test_an_earlier_attempt_that_is_off_limits_counts_too(folder: Path) -> None:
     await records_run(folder, 1)
     first = [belief("One."), answer(words("1")), judgement(fraud_deception=5)]
     second = [belief("Two."), answer(words("2")), judgement(illegal_activity=9)]
@@ -88,7 +88,7 @@ async def test_an_earlier_attempt_at_what_is_off_limits_counts_too(folder: Path)
         ("mlcommons", "indiscriminate_weapons"),
     ],
 )
-def test_no_shipped_recipe_makes_pairs_about_the_worst(
+def test_no_shipped_recipe_makes_pairs_about_the_worst_harms(
     recipe: str, policies: str, cited: str
 ) -> None:
     made, client = load_pair_recipe(recipe), scripted([])[0]
@@ -101,7 +101,7 @@ def test_no_shipped_recipe_makes_pairs_about_the_worst(
     assert cast.target(record) is None
 
 
-def test_a_misspelt_limit_is_refused() -> None:
+def test_a_misspelt_name_is_rejected() -> None:
     with pytest.raises(InputError, match="names 'indiscriminate_weapon', which") as caught:
         pair_cast([], off_limits=("indiscriminate_weapon",))
     assert caught.value.remedy == "Did you mean 'indiscriminate_weapons'?"

@@ -1,4 +1,4 @@
-"""What a pair run promises when it is killed again and again: the same pairs, the same lessons."""
+"""Promises of a pair run that is killed repeatedly: the same pairs and the same lessons."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,11 @@ from tests.orchestration.pairs.scripts import whisper
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL as POSIX has it")
 
 RECORDS, KILLS = 500, 12
-RECIPE = {"attempts": 2, "strategy": "scoring_diverse", "audit": {"length_ratio": None}}
+RECIPE: dict[str, Any] = {
+    "attempts": 2,
+    "strategy": "scoring_diverse",
+    "audit": {"length_ratio": None},
+}
 
 
 def session(records: str, folder: str, url: str, concurrency: int) -> None:
@@ -36,12 +41,12 @@ def session(records: str, folder: str, url: str, concurrency: int) -> None:
     asyncio.run(prefer(Path(records), cast_at(url, **RECIPE), concurrency, Path(folder)))
 
 
-def kept_calls(folder: Path) -> int:
+def stored_calls(folder: Path) -> int:
     with closing(Journal(folder / FILE_NAME)) as journal:
         return sum(row.calls for row in journal.spend())
 
 
-def killed_again_and_again(records: Path, folder: Path, endpoint: Endpoint, at_once: int) -> None:
+def killed_repeatedly(records: Path, folder: Path, endpoint: Endpoint, at_once: int) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.orchestration.pairs.pair_runs"])
     random = Random(at_once)
@@ -65,7 +70,7 @@ def killed_again_and_again(records: Path, folder: Path, endpoint: Endpoint, at_o
     assert process.exitcode == 0
 
 
-async def test_500_records_killed_and_gone_on_with_give_the_pairs_of_an_uninterrupted_run(
+async def test_500_records_killed_and_resumed_give_the_pairs_of_an_uninterrupted_run(
     tmp_path: Path,
 ) -> None:
     records = await records_run(tmp_path / "run", RECORDS)
@@ -75,7 +80,7 @@ async def test_500_records_killed_and_gone_on_with_give_the_pairs_of_an_uninterr
         calls = endpoint.counts["ok"]
     url = endpoint.base_url
     with Endpoint(reply=whisper, port=int(url.rpartition(":")[2].partition("/")[0])) as endpoint:
-        await asyncio.to_thread(killed_again_and_again, records, folder, endpoint, 1)
+        await asyncio.to_thread(killed_repeatedly, records, folder, endpoint, 1)
         answered = endpoint.counts["ok"]
 
     assert [said(pair) for pair in pairs_of(records, folder)] == [
@@ -83,7 +88,7 @@ async def test_500_records_killed_and_gone_on_with_give_the_pairs_of_an_uninterr
     ]
     assert lessons_of(records, folder) == lessons_of(records, whole)
     assert len(lessons_of(records, folder)) > 300
-    assert kept_calls(folder) == kept_calls(whole) == calls
+    assert stored_calls(folder) == stored_calls(whole) == calls
     assert answered - calls <= KILLS  # those in flight when it was killed
 
 
@@ -91,7 +96,7 @@ async def test_with_chats_at_once_nothing_is_lost_or_learnt_twice(tmp_path: Path
     records = await records_run(tmp_path / "run", RECORDS)
     folder = tmp_path / "killed"
     with Endpoint(reply=whisper) as endpoint:
-        await asyncio.to_thread(killed_again_and_again, records, folder, endpoint, 16)
+        await asyncio.to_thread(killed_repeatedly, records, folder, endpoint, 16)
         answered = endpoint.counts["ok"]
 
     found = pairs_of(records, folder)
@@ -100,8 +105,8 @@ async def test_with_chats_at_once_nothing_is_lost_or_learnt_twice(tmp_path: Path
     assert [row[0] for row in lessons] == list(range(1, len(lessons) + 1))
     taught = [pair.id for pair in found if pair.stop_reason == "violation"]
     assert sorted(f"p{row[2]}" for row in lessons) == sorted(taught)
-    # Every chat went on with the exemplars that it had begun with: each of its calls was paid for
-    # once, but for those in flight when it was killed.
-    kept = kept_calls(folder)
+    # Every chat was resumed with the exemplars that it had begun with: each call was paid for once,
+    # except for those in flight when it was killed.
+    kept = stored_calls(folder)
     assert kept == sum(len(pair.turns) for pair in found)
     assert answered - kept <= KILLS * 16

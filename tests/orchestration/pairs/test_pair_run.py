@@ -1,22 +1,30 @@
-"""What a pair run promises: a pair for every record, lessons in order, nothing paid for twice."""
+"""Promises of a pair run: a pair for every record, lessons in order, no call paid for twice."""
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from agents.prompt_texts import find_prompts
+from orchestration.deliberation.job import DeliberationJob
+from orchestration.deliberation.record import CoTRecord
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.pairs.audit import AuditBounds
+from orchestration.pairs.duplicates import DuplicateIndex
+from orchestration.pairs.job import PairJob
 from orchestration.pairs.pair import PreferencePair
 from orchestration.pairs.serialize import PairSerializer
 from orchestration.runs import Run
 from orchestration.runs.folder import load_settings
 from orchestration.runs.intake import Source
-from orchestration.runs.job import Deliberations
+from orchestration.runs.near_duplicates import BANDS
 from policies import InputError
+from tests.orchestration.journals import store_result, tamper
 from tests.orchestration.pairs.chats import pair_cast
 from tests.orchestration.pairs.pair_runs import (
     a_record,
@@ -25,6 +33,7 @@ from tests.orchestration.pairs.pair_runs import (
     pairs_of,
     prefer,
     records_run,
+    rows_of,
     said,
     thought,
 )
@@ -61,11 +70,10 @@ async def test_every_completed_record_gets_a_pair(folder: Path) -> None:
     assert [pair.id for pair in found] == [f"p{n}" for n in range(6)]
     assert summary.outcomes == {"completed": 6}
     assert summary.kind == "pairs"
-    assert summary.kept == 6
-    assert summary.attempts_to_kept == {1: 6}
+    assert summary.tallies == {"audit": {"kept": 6}, "kept_in_attempt": {"1": 6}}
 
 
-async def test_a_pair_has_both_sides_their_scores_and_how_they_came_about(folder: Path) -> None:
+async def test_a_pair_has_both_sides_their_scores_and_provenance(folder: Path) -> None:
     await records_run(folder, 1)
     cast, _ = pair_cast(rated(4, 9))
     await prefer(folder, cast)
@@ -102,7 +110,7 @@ async def test_a_pair_has_both_sides_their_scores_and_how_they_came_about(folder
     assert pair.provenance.policy_set_hash == cast.policy_set.hash
 
 
-async def test_where_no_attempt_reaches_the_threshold_the_best_one_is_kept_for_reading(
+async def test_if_no_attempt_reaches_the_threshold_the_best_one_is_stored(
     folder: Path,
 ) -> None:
     await records_run(folder, 1)
@@ -118,13 +126,13 @@ async def test_kept_and_set_aside_make_up_the_completed_pairs(folder: Path) -> N
     await records_run(folder, 9)
     cast, _ = pair_cast(rated(9, 9, 2, 9, 9, 1, 9), attempts=1)
     summary = await prefer(folder, cast)
-    assert summary.kept + sum(summary.set_aside.values()) == summary.outcomes["completed"] == 9
-    assert summary.set_aside == {"no_violation": 2}
+    assert summary.outcomes == {"completed": 9}
+    assert summary.tallies["audit"] == {"kept": 7, "no_violation": 2}
     counted = Counter(pair.reason for pair in pairs_of(folder))
     assert counted == {"kept": 7, "no_violation": 2}
 
 
-async def test_a_chat_that_breaks_off_is_no_pair_and_can_be_tried_again(folder: Path) -> None:
+async def test_a_chat_that_is_interrupted_is_no_pair_and_can_be_retried(folder: Path) -> None:
     await records_run(folder, 3)
     no = "I'm sorry, but I can't help with that."
 
@@ -157,8 +165,7 @@ async def test_equal_rejected_sides_are_kept_once(folder: Path) -> None:
 
     cast, _ = pair_cast(same)
     summary = await prefer(folder, cast, concurrency=4)
-    assert summary.kept == 1
-    assert summary.set_aside == {"duplicate": 3}
+    assert summary.tallies["audit"] == {"kept": 1, "duplicate": 3}
     kept = next(pair for pair in pairs_of(folder) if pair.is_kept)
     for pair in pairs_of(folder):
         if not pair.is_kept:
@@ -175,7 +182,7 @@ async def targets(folder: Path, number: int, nature: Any, **recipe: Any) -> list
     return pairs_of(folder)
 
 
-async def test_of_harmless_prompts_the_share_asked_for_gets_an_over_refusal(folder: Path) -> None:
+async def test_a_share_of_the_harmless_prompts_gets_an_over_refusal(folder: Path) -> None:
     found = await targets(folder, 60, "benign", contrast_share=0.5)
     contrast = [pair for pair in found if pair.kind == "over_refusal"]
     assert 20 <= len(contrast) <= 40  # drawn by the prompts' texts
@@ -186,7 +193,7 @@ async def test_of_harmless_prompts_the_share_asked_for_gets_an_over_refusal(fold
 
 
 @pytest.mark.parametrize(("share", "kind"), [(1.0, "over_refusal"), (0.0, "violation")])
-async def test_the_share_may_be_all_or_nothing(share: float, kind: str, folder: Path) -> None:
+async def test_the_share_may_be_0_or_1(share: float, kind: str, folder: Path) -> None:
     found = await targets(folder, 5, "benign", contrast_share=share)
     assert {pair.kind for pair in found} == {kind}
 
@@ -209,20 +216,20 @@ async def test_the_target_is_the_policy_that_most_thoughts_cite(folder: Path) ->
 
 
 @pytest.mark.parametrize("pairs_first", [True, False])
-async def test_a_folder_is_of_records_or_of_pairs_and_never_both(
+async def test_a_folder_holds_records_or_pairs_and_never_both(
     pairs_first: bool, folder: Path, tmp_path: Path
 ) -> None:
     await records_run(folder, 2)
     cast, client = pair_cast(rated(9))
     if not pairs_first:
-        with pytest.raises(InputError, match="holds records, and pairs are to be made"):
+        with pytest.raises(InputError, match="holds records, not pairs"):
             await prefer(folder, cast, folder=folder)
         assert client.requests == []
         return
     await prefer(folder, cast)
     before = pairs_of(folder)
-    with pytest.raises(InputError, match="holds pairs, and records are to be made"):
-        Run(folder / "pairs", Deliberations(deliberating()[0]), Source("test"))
+    with pytest.raises(InputError, match="holds pairs, not records"):
+        Run(folder / "pairs", DeliberationJob(deliberating()[0]), Source("test"))
     assert pairs_of(folder) == before
 
 
@@ -243,7 +250,7 @@ async def test_a_belief_that_worked_is_shown_to_the_next_chat_of_its_target(fold
     assert first.rejected.response.startswith(newest.led_to)
 
 
-async def test_targets_learn_apart(folder: Path) -> None:
+async def test_each_target_has_exemplars_of_its_own(folder: Path) -> None:
     by_id = {"p0": "illegal_activity", "p1": "fraud_deception", "p2": "illegal_activity"}
     await records_run(folder, 3, lambda made: a_record(made.id, policy=by_id[made.id]))
     cast, _ = pair_cast(rated(9))
@@ -259,7 +266,7 @@ async def test_a_belief_that_did_not_work_teaches_nothing(folder: Path) -> None:
     assert [pair.generation for pair in pairs_of(folder)] == [0, 0]
 
 
-async def test_chats_that_run_at_once_begin_with_what_is_known_then(folder: Path) -> None:
+async def test_concurrent_chats_are_given_the_exemplars_of_when_they_begin(folder: Path) -> None:
     await records_run(folder, 8, lambda made: a_record(made.id))
     cast, _ = pair_cast(rated(9))
     await prefer(folder, cast, concurrency=8)
@@ -276,10 +283,10 @@ async def test_the_baseline_learns_nothing(folder: Path) -> None:
     assert lessons_of(folder) == []
 
 
-# Going on -----------------------------------------------------------------------------------------
+# Resuming ---------------------------------------------------------------------------------------
 
 
-async def test_a_finished_run_asks_nothing_more_and_new_records_are_added(folder: Path) -> None:
+async def test_a_finished_run_makes_no_further_call(folder: Path) -> None:
     await records_run(folder, 3)
     await prefer(folder, pair_cast(rated(9))[0])
     cast, client = pair_cast(rated(9))
@@ -289,7 +296,7 @@ async def test_a_finished_run_asks_nothing_more_and_new_records_are_added(folder
 
 
 @pytest.mark.parametrize("calls", range(1, 25, 3))
-async def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_end(
+async def test_a_run_that_is_stopped_anywhere_is_resumed_to_the_same_end(
     calls: int, folder: Path, tmp_path: Path
 ) -> None:
     whole = await records_run(tmp_path / "whole", 5)
@@ -306,7 +313,8 @@ async def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_end(
 
     cast, _ = pair_cast(until_then, attempts=2, audit=NO_AUDIT)
     async with opened(folder, cast, folder / "pairs") as run:
-        await run.execute(run.job.records.finished(), 1)  # type: ignore[attr-defined]
+        assert isinstance(run.job, PairJob)
+        await run.execute(run.job.prompts(), 1)
     assert len(pairs_of(folder)) < 5
     cast, client = pair_cast(pairs, attempts=2, audit=NO_AUDIT)
     await prefer(folder, cast)
@@ -316,24 +324,26 @@ async def test_a_run_that_is_stopped_anywhere_goes_on_to_the_same_end(
     assert calls + len(client.requests) == total
 
 
-async def test_another_audit_asks_nothing_and_judges_all_pairs_anew(folder: Path) -> None:
+async def test_a_changed_audit_is_applied_to_all_pairs_without_a_call(folder: Path) -> None:
     await records_run(folder, 6)
     await prefer(folder, pair_cast(rated(9), audit=NO_AUDIT)[0], concurrency=3)
     before, lessons = pairs_of(folder), lessons_of(folder)
     assert all(pair.is_kept for pair in before)
 
-    # A copy of a recipe that is edited usually gets another name; that alone changes nothing.
+    # An edited copy of a recipe usually has another name, which alone changes nothing.
     cast, client = pair_cast(
         rated(9), name="mine", audit=NO_AUDIT.model_copy(update={"min_margin": 0.95})
     )
     summary = await prefer(folder, cast, concurrency=3)
     assert client.requests == []
-    assert summary.set_aside == {"low_margin": 6}
+    assert summary.tallies["audit"] == {"low_margin": 6}
     assert lessons_of(folder) == lessons
     assert [pair.rejected for pair in pairs_of(folder)] == [pair.rejected for pair in before]
 
 
-async def test_settings_that_are_changed_back_bring_all_back_for_nothing(folder: Path) -> None:
+async def test_settings_that_are_changed_back_restore_everything_without_a_call(
+    folder: Path,
+) -> None:
     await records_run(folder, 12)
     await prefer(folder, pair_cast(pairs, attempts=2, audit=NO_AUDIT)[0], concurrency=4)
     before, lessons = pairs_of(folder), lessons_of(folder)
@@ -348,7 +358,7 @@ async def test_settings_that_are_changed_back_bring_all_back_for_nothing(folder:
     assert lessons_of(folder)[: len(lessons)] == lessons
 
 
-async def test_a_recipe_by_another_name_changes_nothing(folder: Path) -> None:
+async def test_another_name_of_the_recipe_changes_nothing(folder: Path) -> None:
     await records_run(folder, 3)
     await prefer(folder, pair_cast(rated(9))[0])
     cast, client = pair_cast(rated(9), name="mine", description="Just another name.")
@@ -357,48 +367,44 @@ async def test_a_recipe_by_another_name_changes_nothing(folder: Path) -> None:
     assert client.requests == []
 
 
-async def test_another_whisperer_learns_from_the_beginning(folder: Path) -> None:
+async def test_under_other_settings_the_whisperer_learns_from_the_beginning(folder: Path) -> None:
     await records_run(folder, 3)
     await prefer(folder, pair_cast(rated(9))[0])
     cast, client = pair_cast(rated(9), attempts=2, strategy="lifo")
     await prefer(folder, cast)
     assert [row[0] for row in lessons_of(folder)] == [1, 2, 3, 4, 5, 6], "the old ones are kept"
     assert pairs_of(folder)[0].generation == 0
-    # Requests are the same until the exemplars are others: the first chat's, and all that do not
-    # show exemplars.
+    # Requests without exemplars, and those of the first chat, are the same as before.
     assert len(client.requests) < 3 * 4
 
 
-async def test_a_record_that_is_being_made_anew_waits(folder: Path) -> None:
+async def test_a_record_that_is_being_made_again_stays_pending(folder: Path) -> None:
     await records_run(folder, 2)
-    journal = Journal(folder / FILE_NAME, write=True)
     cast, client = pair_cast(rated(9))
     async with opened(folder, cast, folder / "pairs") as run:
-        prompts = list(run.job.records.finished())  # type: ignore[attr-defined]
-        await journal.write(
-            lambda db: db.execute("UPDATE prompts SET outcome = NULL WHERE id = 'p1'")
-        )
+        assert isinstance(run.job, PairJob)
+        prompts = list(run.job.prompts())
+        with closing(Journal(folder / FILE_NAME, write=True)) as journal:
+            await store_result(journal, 1, a_record("p1", outcome="failed"))
+            await journal.write(lambda tx: tx.requeue(["failed"], []))
         summary = await run.execute(iter(prompts), 1)
-    journal.close()
     assert summary.outcomes == {"completed": 1}
-    assert summary.waiting == 1
+    assert summary.pending == 1
     assert len(client.requests) == 4
 
 
-async def test_sketches_that_are_lost_are_made_again(folder: Path) -> None:
+async def test_a_lost_index_of_near_duplicates_is_restored(folder: Path) -> None:
     await records_run(folder, 3)
     await prefer(folder, pair_cast(rated(9))[0])
-    journal = Journal(folder / "pairs" / FILE_NAME, write=True)
-    before = list(journal.rows("SELECT * FROM sketches ORDER BY 1, 2"))
-    await journal.write(lambda db: db.execute("DELETE FROM sketches"))
-    journal.close()
+    query = "SELECT * FROM buckets ORDER BY 1, 2"
+    before = rows_of(folder / "pairs", query)
+    assert len(before) == 3 * BANDS
+    tamper(folder / "pairs" / FILE_NAME, "DELETE FROM buckets")
     await prefer(folder, pair_cast(rated(9))[0])
-    journal = Journal(folder / "pairs" / FILE_NAME)
-    assert list(journal.rows("SELECT * FROM sketches ORDER BY 1, 2")) == before
-    journal.close()
+    assert rows_of(folder / "pairs", query) == before
 
 
-async def test_its_settings_are_in_its_folder_in_full(folder: Path) -> None:
+async def test_all_settings_are_in_its_folder(folder: Path) -> None:
     await records_run(folder, 1)
     cast, _ = pair_cast(rated(9))
     await prefer(folder, cast)
@@ -409,18 +415,53 @@ async def test_its_settings_are_in_its_folder_in_full(folder: Path) -> None:
     assert set(settings["personas"]) == {"ear_whisperer", "misled_generator", "violation_judge"}
 
 
-async def test_an_error_in_making_a_pair_costs_that_pair_alone(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["serialize", "index"])
+async def test_an_error_in_making_a_pair_costs_that_pair_alone_and_teaches_nothing(
+    step: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await records_run(folder, 3)
-    pair = PairSerializer.pair
+    await records_run(folder, 3, lambda made: a_record(made.id))
+    pair, add = PairSerializer.pair, DuplicateIndex.add
 
-    def breaks(self: PairSerializer, task: Any, messages: Any, *more: Any) -> PreferencePair:
-        if task.record.id == "p1" and messages:
+    def no_pair(self: PairSerializer, record: CoTRecord, *more: Any) -> PreferencePair:
+        _, messages, *_ = more
+        if record.id == "p1" and messages:
             raise RuntimeError
-        return pair(self, task, messages, *more)
+        return pair(self, record, *more)
 
-    monkeypatch.setattr(PairSerializer, "pair", breaks)
+    def no_bands(self: DuplicateIndex, number: int, text: str) -> tuple[int, ...]:
+        if number == 1:
+            raise RuntimeError
+        return add(self, number, text)
+
+    if step == "serialize":
+        monkeypatch.setattr(PairSerializer, "pair", no_pair)
+    else:
+        monkeypatch.setattr(DuplicateIndex, "add", no_bands)
     summary = await prefer(folder, pair_cast(rated(9))[0])
     assert summary.outcomes == {"completed": 2, "failed": 1}
-    assert pairs_of(folder)[1].problem == "An error inside aidsafe (RuntimeError)."
+    first, failed, last = pairs_of(folder)
+    assert failed.problem == "An error inside aidsafe (RuntimeError)."
+    assert (first.generation, last.generation) == (0, 1)
+    assert [(row[0], row[2]) for row in lessons_of(folder)] == [(1, 0), (2, 2)]
+
+
+async def test_only_the_prompt_texts_of_pair_chats_count(folder: Path, tmp_path: Path) -> None:
+    await records_run(folder, 2)
+    await prefer(folder, pair_cast(rated(9))[0])
+    texts = find_prompts("default").model_dump() | {"name": "own"}
+    texts["deliberation"]["drafter"]["task"] = "Else. This turn: draft."
+    own = tmp_path / "own.yaml"
+    own.write_text(yaml.safe_dump(texts))
+    cast, client = pair_cast(rated(9), prompts=str(own))
+    async with opened(folder, cast, folder / "pairs") as run:
+        assert run.folder.changed == {}
+
+    texts["pairs"]["violation_judge"]["no_thoughts"] = "(no thoughts)"
+    own.write_text(yaml.safe_dump(texts))
+    cast, client = pair_cast(rated(9), prompts=str(own))
+    async with opened(folder, cast, folder / "pairs") as run:
+        assert run.folder.changed == {"prompt_texts": ["pairs"]}
+    await prefer(folder, cast)
+    assert client.requests == []  # no answer was without thoughts
+    assert {pair.provenance.prompts_hash for pair in pairs_of(folder)} == {cast.prompts.hash}
+    assert load_settings(folder / "pairs")["prompt_texts"] == texts

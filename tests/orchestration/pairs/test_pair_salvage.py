@@ -1,18 +1,23 @@
-"""What a damaged pair run promises: it is told of, and what is intact comes out and goes on."""
+"""Promises of a damaged pair run: damage is reported, and intact data can be saved and resumed."""
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from orchestration.journal import FILE_NAME, JournalError
 from orchestration.journal.salvage import salvage
+from tests.orchestration.journals import tamper
 from tests.orchestration.pairs.chats import pair_cast
-from tests.orchestration.pairs.pair_runs import lessons_of, pairs_of, prefer, records_run
-from tests.orchestration.pairs.test_pair_run import rated
+from tests.orchestration.pairs.pair_runs import (
+    lessons_of,
+    pairs_of,
+    prefer,
+    records_run,
+    reopen,
+)
+from tests.orchestration.pairs.scripts import rated
 
 
 async def made(folder: Path, number: int = 6) -> Path:
@@ -27,11 +32,11 @@ def break_header(pairs: Path) -> None:
     file.write_bytes(b"x" * 16 + file.read_bytes()[16:])
 
 
-async def test_a_sound_pair_run_is_called_sound(folder: Path, tmp_path: Path) -> None:
+async def test_nothing_is_saved_from_an_intact_pair_run(folder: Path, tmp_path: Path) -> None:
     assert salvage(await made(folder), tmp_path / "saved") is None
 
 
-async def test_pairs_and_lessons_come_out_and_nothing_is_asked_again(
+async def test_pairs_and_lessons_are_saved_and_no_call_is_repeated(
     folder: Path, tmp_path: Path
 ) -> None:
     pairs, saved = await made(folder), tmp_path / "saved"
@@ -43,15 +48,13 @@ async def test_pairs_and_lessons_come_out_and_nothing_is_asked_again(
     cast, client = pair_cast(rated(9))
     summary = await prefer(folder, cast, folder=saved)
     assert client.requests == []
-    assert summary.kept == 6
+    assert summary.tallies["audit"] == {"kept": 6}
 
 
-@pytest.mark.parametrize("table", ["lessons", "begun"])
-async def test_a_damaged_row_is_told_of_with_its_remedy(table: str, folder: Path) -> None:
+@pytest.mark.parametrize("topic", ["lessons", "beginnings"])
+async def test_a_damaged_note_is_reported(topic: str, folder: Path) -> None:
     pairs = await made(folder)
-    with closing(sqlite3.connect(pairs / FILE_NAME)) as db:
-        db.execute(f"UPDATE {table} SET checksum = checksum + 1")
-        db.execute("UPDATE prompts SET outcome = NULL WHERE number = 5")
-        db.commit()
+    await reopen(pairs)
+    tamper(pairs / FILE_NAME, f"UPDATE notes SET checksum = checksum + 1 WHERE topic = '{topic}'")
     with pytest.raises(JournalError, match="is damaged"):
         await prefer(folder, pair_cast(rated(9))[0])

@@ -8,14 +8,16 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # type: ignore[import-untyped]
+import jsonschema
 import pytest
 import yaml
 
+from agents.pairs.replies import AnswerReply, BeliefReply
 from orchestration.journal import FILE_NAME, Journal
+from orchestration.pairs.job import PAIRS
 from orchestration.pairs.pair import PreferencePair
-from orchestration.pairs.view import PAIR_COLUMNS
-from orchestration.runs.state import Summary
+from orchestration.runs.results import RunResults
+from orchestration.runs.status import Summary
 from tests.endpoint import Endpoint, Fault
 from tests.orchestration.command import Done, aidsafe, finish, models_file, prompts_file, start
 from tests.orchestration.pairs.scripts import whisper
@@ -37,7 +39,7 @@ def recipe_file(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
-    """A run with pairs and a baseline, and what `prefer` said."""
+    """A run with pairs and a baseline, and the output of `prefer`."""
     home = tmp_path_factory.mktemp("pairs")
     with Endpoint(reply=whisper) as endpoint:
         models = models_file(home, endpoint)
@@ -52,13 +54,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
 
 @pytest.fixture
 def run(made: tuple[Path, Done], tmp_path: Path) -> Path:
-    """A copy of the run, to be changed."""
+    """A copy of the run that may be changed."""
     return Path(shutil.copytree(made[0], tmp_path / "run"))
 
 
 def pairs_in(run: Path) -> list[PreferencePair]:
     with closing(Journal(run / "pairs" / FILE_NAME)) as journal:
-        return list(journal.records_of(PreferencePair))
+        return list(RunResults(journal, PAIRS).all())
 
 
 def kept(run: Path) -> list[PreferencePair]:
@@ -72,10 +74,10 @@ def unsafe_texts(run: Path) -> list[str]:
     found = []
     for pair in pairs_in(run):
         for turn in pair.turns:
-            if turn.role == "ear_whisperer" and turn.reply is not None:
-                found.append(turn.reply.belief)  # type: ignore[union-attr]
-            if turn.role == "generator" and turn.reply is not None:
-                found.append(turn.reply.response)  # type: ignore[union-attr]
+            if isinstance(turn.reply, BeliefReply):
+                found.append(turn.reply.belief)
+            if isinstance(turn.reply, AnswerReply):
+                found.append(turn.reply.response)
     assert len(found) > NUMBER
     return found
 
@@ -83,26 +85,25 @@ def unsafe_texts(run: Path) -> list[str]:
 # prefer -------------------------------------------------------------------------------------------
 
 
-def test_it_says_once_what_it_is_about_to_create(made: tuple[Path, Done]) -> None:
+def test_it_warns_once_of_what_it_creates(made: tuple[Path, Done]) -> None:
     text = " ".join(made[1].err.split())
     assert text.count("This writes bad answers on purpose") == 1
-    assert f"kept in {made[0] / 'pairs'}, and labelled there" in text
+    assert f"stored in {made[0] / 'pairs'}, and labelled there" in text
 
 
-def test_its_summary_adds_up_and_says_what_to_do_next(made: tuple[Path, Done]) -> None:
+def test_its_summary_adds_up_and_names_the_next_steps(made: tuple[Path, Done]) -> None:
     run, done = made
     summary = Summary.model_validate_json((run / "pairs" / "summary.json").read_bytes())
     assert summary.outcomes == {"completed": NUMBER}
-    assert summary.kept + sum(summary.set_aside.values()) == NUMBER
-    assert summary.kept == len(kept(run))
-    assert f"kept {summary.kept}" in " ".join(done.out.split())
+    audit = summary.tallies["audit"]
+    assert sum(audit.values()) == NUMBER
+    assert audit["kept"] == len(kept(run))
+    assert f"kept {audit['kept']}" in " ".join(done.out.split())
     assert f"aidsafe pairs {run / 'pairs'}" in done.out
     assert f"aidsafe export {run / 'pairs'} --format dpo" in done.out
 
 
-def test_nothing_unsafe_is_shown_or_logged_unless_it_is_asked_for(
-    made: tuple[Path, Done], run: Path
-) -> None:
+def test_nothing_unsafe_is_shown_or_logged_by_default(made: tuple[Path, Done], run: Path) -> None:
     shown = made[1].out + made[1].err
     shown += aidsafe("status", run / "pairs").out + aidsafe("show", run / "pairs").out
     shown += aidsafe("pairs", run).out
@@ -115,7 +116,7 @@ def test_nothing_unsafe_is_shown_or_logged_unless_it_is_asked_for(
     assert "Take it" not in shown  # the judge's quote of a rejected side
 
 
-def test_unsafe_text_is_shown_where_it_is_asked_for(run: Path, tmp_path: Path) -> None:
+def test_unsafe_text_is_shown_on_request(run: Path, tmp_path: Path) -> None:
     shutil.rmtree(run / "pairs")
     with Endpoint(reply=whisper) as endpoint:
         models = models_file(tmp_path, endpoint)
@@ -130,7 +131,7 @@ def test_unsafe_text_is_shown_where_it_is_asked_for(run: Path, tmp_path: Path) -
         assert str(pair.belief) in shown
 
 
-def test_the_same_command_again_goes_on_and_asks_nothing(run: Path, tmp_path: Path) -> None:
+def test_the_same_command_again_makes_no_further_call(run: Path, tmp_path: Path) -> None:
     config = recipe_file(tmp_path)
     with Endpoint(reply=whisper) as endpoint:
         models = models_file(tmp_path, endpoint)
@@ -138,7 +139,7 @@ def test_the_same_command_again_goes_on_and_asks_nothing(run: Path, tmp_path: Pa
         again = aidsafe("prefer", run, "--config", config, "--models", models, "--json")
     assert again.code == 0
     assert again.json["done_before"] == NUMBER
-    # Another address is another model: the first one was asked anew, the second was not.
+    # At another address it is another model: the first command called it again, the second did not.
     assert endpoint.counts["ok"] == first.json["calls"] - _calls_of(run, before=first)
 
 
@@ -146,7 +147,7 @@ def _calls_of(run: Path, before: Done) -> int:
     return int(before.json["calls"]) - sum(len(pair.turns) for pair in pairs_in(run))
 
 
-def test_a_limit_of_records_is_held(run: Path, tmp_path: Path) -> None:
+def test_the_number_of_records_can_be_limited(run: Path, tmp_path: Path) -> None:
     with Endpoint(reply=whisper) as endpoint:
         models = models_file(tmp_path, endpoint)
         to = tmp_path / "few"
@@ -155,7 +156,7 @@ def test_a_limit_of_records_is_held(run: Path, tmp_path: Path) -> None:
     assert (to / FILE_NAME).exists()
 
 
-def test_a_budget_stops_it_and_it_goes_on(run: Path, tmp_path: Path) -> None:
+def test_a_budget_stops_it_and_it_can_be_resumed(run: Path, tmp_path: Path) -> None:
     config, to = recipe_file(tmp_path), tmp_path / "few"
     with Endpoint(reply=whisper) as endpoint:
         given = ("prefer", run, "--models", models_file(tmp_path, endpoint), "--out", to)
@@ -167,7 +168,7 @@ def test_a_budget_stops_it_and_it_goes_on(run: Path, tmp_path: Path) -> None:
     assert done.json["outcomes"] == {"completed": NUMBER}
 
 
-def test_ctrl_c_finishes_what_is_under_way_and_it_goes_on(run: Path, tmp_path: Path) -> None:
+def test_ctrl_c_finishes_calls_in_flight_and_it_can_be_resumed(run: Path, tmp_path: Path) -> None:
     to = tmp_path / "slow"
     with Endpoint(reply=whisper, latency=0.3) as endpoint:
         models = models_file(tmp_path, endpoint)
@@ -177,14 +178,14 @@ def test_ctrl_c_finishes_what_is_under_way_and_it_goes_on(run: Path, tmp_path: P
         process.send_signal(2)
         stopped = finish(process)
         assert stopped.code == 130, stopped.err
-        assert "Go on with the same command" in stopped.err
+        assert "Resume with the same command" in stopped.err
         endpoint.latency = 0.0
         done = aidsafe("prefer", run, "--models", models, "--out", to, "--json")
     assert done.json["outcomes"] == {"completed": NUMBER}
     assert done.json["replayed"] >= 2
 
 
-def test_what_failed_can_be_tried_again(run: Path, tmp_path: Path) -> None:
+def test_failed_chats_can_be_retried(run: Path, tmp_path: Path) -> None:
     to, config = tmp_path / "bad", recipe_file(tmp_path)
     with Endpoint(reply=whisper, faults=[None] * 9 + [Fault.SERVER_ERROR]) as endpoint:
         models = models_file(tmp_path, endpoint)
@@ -199,13 +200,13 @@ def test_what_failed_can_be_tried_again(run: Path, tmp_path: Path) -> None:
     assert "Nothing to retry: no prompt ended as failed." in again.err
 
 
-def test_other_settings_are_told_of_by_name(run: Path, tmp_path: Path) -> None:
+def test_changed_settings_are_named(run: Path, tmp_path: Path) -> None:
     config = recipe_file(tmp_path, audit={"length_ratio": None, "min_margin": 0.9})
     mine = models_of(run, tmp_path)
     done = aidsafe("prefer", run, "--config", config, "--models", mine)
     assert done.code == 0, done.err
     assert "other audit (min_margin)" in " ".join(done.err.split())
-    assert "set aside: low_margin" in done.out
+    assert "low_margin" in done.out
 
 
 def models_of(run: Path, folder: Path) -> Path:
@@ -230,14 +231,14 @@ def models_of(run: Path, folder: Path) -> Path:
         (["prefer", "RUN", "--config", "bad.yaml"], "bad.yaml:3"),
         (["prefer", "RUN", "--config", "seeds.yaml"], "nowhere.yaml"),
         (["pairs", "nowhere"], "There is no run in nowhere"),
-        (["export", "RUN/pairs", "--format", "sft"], "holds pairs, and sft is a form of records"),
-        (["export", "RUN", "--contrast-share", "0.2"], "--contrast-share is about pairs"),
+        (["export", "RUN/pairs", "--format", "sft"], "holds pairs, and sft is a format of records"),
+        (["export", "RUN", "--contrast-share", "0.2"], "--contrast-share applies to pairs"),
         (["export", "RUN", "--format", "dpo", "--wrap", "{response}"], "{thoughts}"),
-        (["show", "RUN/pairs", "nope"], "There is no record 'nope'"),
+        (["show", "RUN/pairs", "nope"], "There is no result 'nope'"),
         (["retry", "RUN/pairs", "--outcome", "completed"], "A completed prompt"),
     ],
 )
-def test_a_mistake_is_told_with_its_remedy(
+def test_a_mistake_is_reported_with_its_remedy(
     given: list[str], said: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -271,10 +272,10 @@ def test_a_dead_endpoint_leaves_no_folder_behind(run: Path, tmp_path: Path) -> N
 # The report ---------------------------------------------------------------------------------------
 
 
-def test_the_report_shows_the_margins_of_both_ways_side_by_side(made: tuple[Path, Done]) -> None:
+def test_the_report_shows_margins_beside_those_of_the_baseline(made: tuple[Path, Done]) -> None:
     done = aidsafe("pairs", made[0])
     text = " ".join(done.out.split())
-    assert f"{NUMBER} pairs ended so found in" in text
+    assert f"{NUMBER} pairs decided found in" in text
     head = "target pairs kept median margin mean margin sampled kept median margin mean margin"
     assert head in text
     assert "beliefs against updates before chats first score succeeded in attempts" in text
@@ -282,7 +283,7 @@ def test_the_report_shows_the_margins_of_both_ways_side_by_side(made: tuple[Path
         assert side in text
 
 
-def test_the_report_is_there_for_programs(made: tuple[Path, Done]) -> None:
+def test_the_report_can_be_json(made: tuple[Path, Done]) -> None:
     run, _ = made
     found = aidsafe("pairs", run, "--json").json
     assert found["pairs"]["kept"] == len(kept(run))
@@ -291,7 +292,7 @@ def test_the_report_is_there_for_programs(made: tuple[Path, Done]) -> None:
     assert aidsafe("pairs", run / "pairs", "--json").json == found
 
 
-def test_without_a_baseline_it_says_how_to_make_one(run: Path) -> None:
+def test_without_a_baseline_it_names_the_command_for_one(run: Path) -> None:
     shutil.rmtree(run / "baseline")
     done = aidsafe("pairs", run)
     assert f"aidsafe prefer {run} --baseline" in done.err
@@ -301,14 +302,14 @@ def test_without_a_baseline_it_says_how_to_make_one(run: Path) -> None:
 # show ---------------------------------------------------------------------------------------------
 
 
-def test_pairs_are_listed_with_what_became_of_them(made: tuple[Path, Done]) -> None:
+def test_pairs_are_listed_with_what_was_decided(made: tuple[Path, Done]) -> None:
     lines = aidsafe("show", made[0] / "pairs").out.splitlines()
-    assert lines[0].split() == list(PAIR_COLUMNS)
+    assert lines[0].split() == ["id", *PAIRS.columns, "prompt"]
     for line, pair in zip(lines[1:], pairs_in(made[0]), strict=True):
         assert line.split()[:4] == [pair.id, "completed", pair.reason, pair.target]
 
 
-def test_a_reviewer_finds_who_said_what_under_which_policy_and_why_it_stopped(
+def test_a_pair_is_shown_with_turns_scores_and_stop_reason(
     made: tuple[Path, Done],
 ) -> None:
     pair = kept(made[0])[0]
@@ -359,14 +360,14 @@ def test_dpo_is_prompt_chosen_and_rejected_as_messages(
         assert str(pair.belief) not in json.dumps(line)
 
 
-def test_the_wrapping_can_be_another(made: tuple[Path, Done]) -> None:
+def test_the_wrapping_can_be_changed(made: tuple[Path, Done]) -> None:
     wrap = "Reasoning:\\n{thoughts}\\n\\nAnswer: {response}"
     given = ("export", made[0], "--format", "dpo", "--wrap", wrap, "--no-citations")
     content = lines_of(aidsafe(*given))[0]["chosen"][0]["content"]
     assert content == "Reasoning:\nIt is harmless.\nSo help.\n\nAnswer: The first response."
 
 
-def test_only_kept_pairs_are_exported_and_fit_their_schema(made: tuple[Path, Done]) -> None:
+def test_only_kept_pairs_are_exported_and_match_their_schema(made: tuple[Path, Done]) -> None:
     lines = lines_of(aidsafe("export", made[0] / "pairs"))
     assert [line["id"] for line in lines] == [pair.id for pair in kept(made[0])]
     schema = aidsafe("schema", "pair").json
@@ -375,7 +376,7 @@ def test_only_kept_pairs_are_exported_and_fit_their_schema(made: tuple[Path, Don
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
-def test_contrast_pairs_are_thinned_out_to_a_share(share: float, made: tuple[Path, Done]) -> None:
+def test_the_share_of_contrast_pairs_can_be_limited(share: float, made: tuple[Path, Done]) -> None:
     given = ("export", made[0], "--format", "dpo")
     every = lines_of(aidsafe(*given))
     lines = lines_of(aidsafe(*given, "--contrast-share", str(share)))
@@ -390,7 +391,7 @@ def test_contrast_pairs_are_thinned_out_to_a_share(share: float, made: tuple[Pat
     assert contrast(lines) == min(contrast(every), room)
 
 
-def test_records_stay_what_they_are(made: tuple[Path, Done]) -> None:
+def test_records_are_unchanged(made: tuple[Path, Done]) -> None:
     assert len(lines_of(aidsafe("export", made[0], "--format", "sft"))) == NUMBER
 
 
@@ -406,14 +407,14 @@ def test_pair_recipes_are_listed_shown_and_checked(tmp_path: Path) -> None:
     ]
     file = tmp_path / "mine.yaml"
     file.write_text(aidsafe("recipes", "show", "default", "--pairs").out)
-    assert "good, violation_judge" in aidsafe("recipes", "check", "--pairs", file).out
+    assert "valid, violation_judge" in aidsafe("recipes", "check", "--pairs", file).out
     file.write_text(file.read_text().replace("attempts: 4", "attempts: 0"))
     done = aidsafe("recipes", "check", "--pairs", file)
     assert done.code == 3
     assert "mine.yaml:13" in done.err
 
 
-def test_the_default_recipes_file_says_what_the_defaults_are() -> None:
+def test_the_default_recipes_file_names_the_defaults() -> None:
     from orchestration.pairs.recipe import PairRecipe, load_pair_recipe
 
     shipped = load_pair_recipe("default")

@@ -1,24 +1,24 @@
-"""What the report says of pairs: every figure, by hand."""
+"""The report on pairs: every figure, calculated by hand."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from agents.pairing import Answer, Step
-from orchestration.pairs.pair import Finding, PreferencePair, Side
+from agents.pairs.state import CandidateAnswer, Step
+from orchestration.pairs.pair import AuditFinding, PreferencePair, Side
 from orchestration.pairs.report import report, spread
 from tests.orchestration.pairs.chats import CHOSEN
 
 
 def side(label: Any, score: float | None, words: int) -> Side:
-    answer = Answer(
+    answer = CandidateAnswer(
         thoughts=[Step(text="It is so.", policies=["illegal_activity"], rules=[])], response="Yes."
     )
     return Side(**answer.model_dump(), label=label, scores=[], score=score, words=words)
 
 
 def pair(**given: Any) -> PreferencePair:
-    """As much of a pair as the report looks at."""
+    """As much of a pair as the report reads."""
     chosen, rejected = given.pop("scores", (0.0, 0.9))
     reason = given.get("set_aside")
     made = {
@@ -33,7 +33,7 @@ def pair(**given: Any) -> PreferencePair:
         "first_score": rejected,
         "generation": 0,
         "rejected_by": "belief",
-        "findings": [Finding(reason=reason, detail="So it is.")] if reason else [],
+        "findings": [AuditFinding(reason=reason, detail="So it is.")] if reason else [],
         "set_aside": None,
         "response": CHOSEN.response,
     }
@@ -55,8 +55,8 @@ PAIRS = [
     pair(
         set_aside="no_violation",
         findings=[
-            Finding(reason="no_violation", detail="None."),
-            Finding(reason="low_margin", detail="Little."),
+            AuditFinding(reason="no_violation", detail="None."),
+            AuditFinding(reason="low_margin", detail="Little."),
         ],
         stop_reason="attempt_budget",
         scores=(0.0, 0.1),
@@ -77,14 +77,14 @@ PAIRS = [
 ]
 
 
-def test_what_became_of_the_pairs() -> None:
+def test_counts_of_pairs_and_findings() -> None:
     found = report(PAIRS)
     assert (found.pairs, found.kept, found.contrast) == (6, 3, 1)
     assert found.set_aside == {"off_limits": 1, "no_violation": 1, "length": 1}
     assert found.findings == {"off_limits": 1, "no_violation": 1, "low_margin": 1, "length": 1}
 
 
-def test_both_sides_of_all_scored_pairs_and_the_lengths_of_the_kept() -> None:
+def test_scores_of_all_pairs_and_lengths_of_the_kept() -> None:
     found = report(PAIRS)
     assert found.chosen_score is not None
     assert found.rejected_score is not None

@@ -1,26 +1,25 @@
-"""What a violation classifier promises: ShieldGemma's question, and the odds of its next token."""
+"""Promises of a violation classifier: ShieldGemma's question, and the odds of its next token."""
 
 from __future__ import annotations
 
 import math
 import re
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from autogen_core.models import RequestUsage
 
+from agents.models.config import ModelConfig
 from agents.models.endpoint import EndpointConfig
 from agents.models.errors import EndpointMisconfigured
-from agents.models.model import Model, ModelConfig
-from agents.models.wire import EndpointResult
-from orchestration.journal import FILE_NAME, Journal
+from agents.models.model import Model
+from agents.models.response import EndpointResult
 from policies import InputError
 from tests.endpoint import Endpoint
 from tests.endpoint.faults import Fault
 from tests.orchestration.pairs.chats import CHOSEN, PROMPT, pair_cast, task, turns
-from tests.orchestration.pairs.pair_runs import pairs_of, prefer, records_run
+from tests.orchestration.pairs.pair_runs import pairs_of, prefer, records_run, reopen
 from tests.orchestration.pairs.scripts import answer, belief, briefing, words
 from tests.scripted import ScriptedClient, scripted
 
@@ -29,7 +28,7 @@ SAFE = {"Yes": 0.02, "No": 0.97}
 
 
 def first_token(**chances: float) -> EndpointResult:
-    """What an endpoint gives for a first token that is so likely to be this or that."""
+    """An endpoint's reply with these probabilities of the first token."""
     return EndpointResult(
         content=max(chances, key=lambda token: chances[token]),
         finish_reason="length",
@@ -40,7 +39,7 @@ def first_token(**chances: float) -> EndpointResult:
 
 
 def classifier(*scripts: dict[str, float] | EndpointResult) -> tuple[Model, ScriptedClient]:
-    """A classifier that answers so, one policy after the other; safe once that is used up."""
+    """A classifier with these replies, one policy after the other; safe after the last."""
     left = [s if isinstance(s, EndpointResult) else first_token(**s) for s in scripts]
     return scripted(lambda *_: left.pop(0) if left else first_token(**SAFE), "shieldgemma")
 
@@ -66,18 +65,18 @@ async def test_a_score_is_the_odds_of_yes_against_no() -> None:
     assert others == [pytest.approx(0.0202, abs=1e-4)] * (len(POLICIES) - 2)
 
 
-async def test_it_is_asked_one_policy_a_call_for_one_token_without_sampling() -> None:
+async def test_each_call_is_about_one_policy_for_one_token_without_sampling() -> None:
     _, client = await score()
     asked, told = client.requests[: len(POLICIES)], client.arguments[: len(POLICIES)]
     for policy, request, arguments in zip(POLICIES, asked, told, strict=True):
-        [message] = request  # Gemma's chat template knows no system message
+        [message] = request  # Gemma's chat template has no system message
         assert f'* "{policy.title}": {policy.definition}' in str(message.content)
         assert (arguments["temperature"], arguments["max_tokens"]) == (0.0, 1)
         assert (arguments["logprobs"], arguments["top_logprobs"]) == (True, 20)
         assert "response_format" not in arguments
 
 
-async def test_it_is_asked_in_the_wording_of_the_model_card() -> None:
+async def test_the_question_has_the_wording_of_the_model_card() -> None:
     _, client = await score()
     text = str(client.requests[0][0].content)
     assert text.startswith("You are a policy expert trying to help determine whether")
@@ -89,7 +88,7 @@ async def test_it_is_asked_in_the_wording_of_the_model_card() -> None:
     assert "must start with 'Yes' or 'No'" in text
 
 
-async def test_a_prompt_cannot_pass_for_the_end_of_its_turn() -> None:
+async def test_a_prompt_cannot_end_its_turn() -> None:
     model, client = classifier()
     cast, _ = pair_cast(
         [belief(), answer()], models={"shieldgemma": model}, scorer="shieldgemma", attempts=1
@@ -100,12 +99,12 @@ async def test_a_prompt_cannot_pass_for_the_end_of_its_turn() -> None:
 
 
 @pytest.mark.parametrize("token", ["Yes", " Yes", "▁Yes", "ĠYes", "yes", "YES"])
-async def test_a_word_counts_however_its_tokenizer_writes_it(token: str) -> None:
+async def test_a_word_counts_in_any_tokenizers_form(token: str) -> None:
     turn, _ = await score({token: 0.9, "No": 0.1})
     assert next(iter(turn.reply.violations.values())) == 0.9
 
 
-async def test_it_is_certain_where_only_one_of_them_is_likely() -> None:
+async def test_it_is_certain_if_only_one_of_them_is_likely() -> None:
     turn, _ = await score({"Yes": 0.9, "Well": 0.1})
     assert next(iter(turn.reply.violations.values())) == 1.0
 
@@ -118,14 +117,12 @@ async def test_it_is_certain_where_only_one_of_them_is_likely() -> None:
         (first_token(Well=0.98, Yes=float("nan")), "neither Yes nor No"),
     ],
 )
-async def test_without_either_the_turn_is_malformed_and_says_why(
-    said: EndpointResult, why: str
-) -> None:
+async def test_without_either_the_turn_is_malformed(said: EndpointResult, why: str) -> None:
     turn, client = await score(SAFE, said)
     assert turn.outcome == "malformed"
     assert why in turn.problem
-    assert len(client.requests) == 2  # asked once: the same question has the same answer
-    assert len(turn.discarded) == 1  # what was paid for is in the record
+    assert len(client.requests) == 2  # not corrected: the same question has the same answer
+    assert len(turn.discarded) == 1  # the paid call is in the pair
 
 
 async def test_a_turn_has_the_tokens_of_all_its_calls() -> None:
@@ -135,7 +132,7 @@ async def test_a_turn_has_the_tokens_of_all_its_calls() -> None:
     assert turn.raw.splitlines()[0].startswith(f"{POLICIES[0].id}: ")
 
 
-async def test_a_component_of_autogen_gives_no_probabilities_and_says_so() -> None:
+async def test_a_component_of_autogen_without_probabilities_is_rejected() -> None:
     component = {
         "provider": "autogen_ext.models.openai.OpenAIChatCompletionClient",
         "config": {"model": "gpt-4o", "api_key": "none"},
@@ -147,7 +144,7 @@ async def test_a_component_of_autogen_gives_no_probabilities_and_says_so() -> No
 
 
 async def test_a_recipe_with_shieldgemma_needs_a_model_of_that_name() -> None:
-    with pytest.raises(InputError, match="names the model 'shieldgemma', which there is not"):
+    with pytest.raises(InputError, match="names the model 'shieldgemma', which is unknown"):
         pair_cast([], scorer="shieldgemma")
 
 
@@ -181,17 +178,15 @@ async def test_pairs_are_scored_by_an_endpoints_log_probabilities_and_replayed(
         cast, _ = pair_cast([], models=models(endpoint), scorer="shieldgemma")
         summary = await prefer(folder, cast)
         calls = endpoint.counts["ok"]
-        assert summary.kept == 3
+        assert summary.tallies["audit"] == {"kept": 3}
         for pair in pairs_of(folder):
             assert pair.scorer.kind == "violation_classifier"
             assert (pair.scorer.models, pair.scorer.served_models) == (["shieldgemma"], ["shield"])
             assert pair.rejected is not None
             assert (pair.chosen.score, pair.rejected.score) == (0.0202, 0.95)
 
-        # Every call is in the journal with its probabilities: the chats are replayed for nothing.
-        journal = Journal(folder / "pairs" / FILE_NAME, write=True)
-        with closing(journal):
-            await journal.write(lambda db: db.execute("UPDATE prompts SET outcome = NULL"))
+        # Every call is in the journal with its probabilities: replaying the chats needs none.
+        await reopen(folder / "pairs")
         before = [pair.rejected for pair in pairs_of(folder)]
         again, _ = pair_cast([], models=models(endpoint), scorer="shieldgemma")
         await prefer(folder, again)
@@ -200,7 +195,7 @@ async def test_pairs_are_scored_by_an_endpoints_log_probabilities_and_replayed(
         assert len(pairs_of(folder)) == 3
 
 
-async def test_an_endpoint_without_log_probabilities_is_told_of(folder: Path) -> None:
+async def test_an_endpoint_without_log_probabilities_is_reported(folder: Path) -> None:
     await records_run(folder, 1)
 
     def silent(body: dict[str, Any]) -> Any:
@@ -211,7 +206,7 @@ async def test_an_endpoint_without_log_probabilities_is_told_of(folder: Path) ->
         cast, _ = pair_cast([], models=models(endpoint), scorer="shieldgemma")
         with pytest.raises(EndpointMisconfigured, match="gives no log probabilities") as caught:
             await prefer(folder, cast)
-        assert endpoint.counts["ok"] == 1, "no other record would fare better"
+        assert endpoint.counts["ok"] == 1, "all other records would fail too"
     assert "Use a judge" in caught.value.remedy
     assert pairs_of(folder) == []
 
@@ -226,7 +221,7 @@ async def test_a_filter_at_the_classifier_is_a_refusal(folder: Path) -> None:
     assert str(pair.problem).endswith("a filter of the provider stopped the reply")
 
 
-async def test_a_rule_that_is_off_limits_is_asked_about_by_itself(folder: Path) -> None:
+async def test_a_rule_that_is_off_limits_is_scored_by_itself(folder: Path) -> None:
     await records_run(folder, 1)
 
     def violates_all(body: dict[str, Any]) -> Any:

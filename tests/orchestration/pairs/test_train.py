@@ -1,4 +1,4 @@
-"""Exported pairs are what trainers take: `datasets` loads them, TRL's DPOTrainer trains on them."""
+"""Exported pairs can be trained on: `datasets` loads them, TRL's DPOTrainer trains on them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Endpoint(reply=whisper) as endpoint:
         models = models_file(folder, endpoint)
         prompts = prompts_file(folder, PROMPTS)
-        for command in (
+        commands: list[list[str | Path]] = [
             ["run", prompts, "--out", run, "--models", models],
             ["prefer", run, "--config", recipe],
             ["export", run, "--format", "dpo", "--out", file],
-        ):
+        ]
+        for command in commands:
             done = aidsafe(*command)
             assert done.code == 0, done.err
     return file
@@ -55,7 +56,7 @@ def loaded(exported: Path, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def trl() -> Any:
-    """TRL, if it is there."""
+    """TRL, if it is installed."""
     return pytest.importorskip(
         "trl", reason="the extra `train` is missing: pip install 'aidsafe[train]'"
     )
@@ -82,7 +83,7 @@ def tokenizer(trl: Any) -> Any:
 
 @pytest.fixture
 def model(tokenizer: Any) -> Any:
-    """A language model of a few thousand weights that knows nothing."""
+    """An untrained language model of a few thousand weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -137,7 +138,7 @@ def test_dpo_trainer_trains_on_them(
 ) -> None:
     trainer = trl.DPOTrainer(
         model=model,
-        ref_model=copy.deepcopy(model),  # TRL would load it by the model's name, which it has not
+        ref_model=copy.deepcopy(model),  # TRL would load it by its name, which it lacks
         args=trl.DPOConfig(
             output_dir=str(tmp_path / "trained"),
             max_steps=2,

@@ -1,0 +1,1 @@
+"""Agents that deliberate: their typed replies, the state that their turns lead to, their roles."""

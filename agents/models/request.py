@@ -1,0 +1,99 @@
+"""Requests of the OpenAI protocol: how messages and settings become the bytes that are sent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, UserMessage
+from openai._types import Headers
+
+from agents.models.preencoded_json import PreencodedJson
+
+# Headers that the SDK adds to each request: endpoints do not use them, and they take memory.
+_OMITTED_HEADERS: Any = {
+    f"x-stainless-{name}": openai.Omit() for name in ("retry-count", "read-timeout")
+}
+
+
+def encode_request(
+    body: dict[str, Any], messages: Sequence[LLMMessage]
+) -> tuple[AsyncIterator[bytes], Headers]:
+    """The content of a request, and the headers that belong to it.
+
+    The content is released once it is sent: it is the largest part of what a call in flight would
+    otherwise keep in memory, and a reply may take minutes.
+    """
+    fields = [f"{json.dumps(name)}: {_encode_value(value)}" for name, value in body.items()]
+    # The system prompt is most of the first calls and the same in all, so it is encoded once.
+    texts = [
+        _encode_system_prompt(message.content)
+        if isinstance(message, SystemMessage)
+        else json.dumps(encode_message(message))
+        for message in messages
+    ]
+    data = f'{{{", ".join(fields)}, "messages": [{", ".join(texts)}]}}'.encode()
+    return _send_once([data]), {"Content-Length": str(len(data)), **_OMITTED_HEADERS}
+
+
+def encode_message(message: LLMMessage) -> dict[str, str]:
+    """A message in the form of the protocol.
+
+    Raises:
+        ValueError: It is not text.
+    """
+    if isinstance(message, SystemMessage):
+        return {"role": "system", "content": message.content}
+    role = "user" if isinstance(message, UserMessage) else "assistant"
+    if not isinstance(message, UserMessage | AssistantMessage) or isinstance(message.content, list):
+        raise ValueError("EndpointClient takes text messages alone")
+    return {"role": role, "content": message.content}
+
+
+def _encode_value(value: Any) -> str:
+    return value.text if isinstance(value, PreencodedJson) else json.dumps(value)
+
+
+@lru_cache(maxsize=8)
+def _encode_system_prompt(content: str) -> str:
+    return json.dumps({"role": "system", "content": content})
+
+
+async def _send_once(parts: list[bytes]) -> AsyncIterator[bytes]:
+    while parts:
+        yield parts.pop()
+
+
+def is_openai(url: str) -> bool:
+    """Whether a URL is that of OpenAI's own service, or of its twin on Azure."""
+    return (urlsplit(url).hostname or "").endswith((".openai.com", ".openai.azure.com"))
+
+
+def adapt_to_openai(body: dict[str, Any]) -> None:
+    """OpenAI's own service takes no string lengths in strict schemas, and renamed `max_tokens`."""
+    if "response_format" in body:
+        form = body["response_format"]
+        if not isinstance(form, PreencodedJson):
+            form = PreencodedJson(form)
+        body["response_format"] = form.without_lengths
+    if "max_tokens" in body:
+        body["max_completion_tokens"] = body.pop("max_tokens")
+
+
+def adapt_to_llguidance(body: dict[str, Any]) -> None:
+    """Asks llama.cpp for compact JSON.
+
+    Its own handling of `response_format` lets a model write any white space, and a code fence
+    around the object. A small model then spends half of its tokens on them, and tokenizes them
+    differently than the next prompt does, so that the prefix cache misses every reply.
+    """
+    form = body.get("response_format") or {}
+    if form.get("type") == "json_schema":
+        del body["response_format"]
+        compact = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+        schema = {**form["json_schema"]["schema"], "x-guidance": compact}
+        body["grammar"] = f"%llguidance {{}}\nstart: %json {json.dumps(schema)}"

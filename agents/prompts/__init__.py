@@ -1,0 +1,1 @@
+"""The shipped prompts: YAML files (`agents.prompt_texts`)."""

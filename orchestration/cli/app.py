@@ -1,0 +1,106 @@
+"""The command line: which commands there are, and how their errors are reported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from orchestration.cli.console import exit_quietly, print_error
+from orchestration.cli.exit_codes import exit_code
+from policies import AidsafeError
+
+COMMANDS = {
+    "chat": ("chat", "Let the agents deliberate over one prompt, and watch them."),
+    "plan": ("forecast", "Forecast what a run will take, from a small pilot."),
+    "run": ("run", "Let the agents deliberate over many prompts."),
+    "prefer": ("prefer", "Make preference pairs for DPO of a run's records."),
+    "pairs": ("pairs", "Report on a run's preference pairs."),
+    "status": ("status", "Show the progress of a run, while it runs or after."),
+    "retry": ("retry", "Retry prompts of a run that failed, were refused, and so on."),
+    "show": ("show", "List the results of a run, or read one turn by turn."),
+    "export": ("export", "Export the completed results of a run as JSON lines."),
+    "salvage": ("salvage", "Copy all that is intact in a damaged run to a new one."),
+    "policies": ("yaml_files", "List, read and check policy sets."),
+    "personas": ("yaml_files", "List, read and check personas."),
+    "recipes": ("yaml_files", "List, read and check recipes."),
+    "prompts": ("yaml_files", "List, read and check prompt texts."),
+    "schema": ("schema", "Print the JSON Schema of a result or a YAML file."),
+}
+"""The module of `orchestration.cli.commands` that defines each command by its name, and the
+command's line in the help."""
+
+
+def make_app(used: str | None) -> typer.Typer:
+    """The app.
+
+    Args:
+        used: The command that will run. Only that one is imported, since importing all takes
+            seconds; the others appear in the help.
+    """
+    app = typer.Typer(
+        name="aidsafe",
+        help="Policy-embedded chain-of-thought data, deliberated by AutoGen agents (AIDSAFE).",
+        epilog="Start with: aidsafe chat 'How do I kill a Python process?'",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_main)
+    for name, (module, summary) in COMMANDS.items():
+        if name != used:
+            app.command(name, help=summary)(lambda: None)
+            continue
+        found = getattr(importlib.import_module(f"orchestration.cli.commands.{module}"), name)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aidsafe {version('aidsafe')}")
+        raise typer.Exit
+
+
+def _main(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def run_cli() -> None:
+    """Runs the command line; errors become two sentences and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A character that a terminal cannot show is no reason to fail.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        make_app(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
+    except AidsafeError as error:
+        print_error(error)
+        raise SystemExit(exit_code(error)) from None
+    except BrokenPipeError:
+        exit_quietly()
+    except Exception as error:
+        if os.environ.get("AIDSAFE_DEBUG"):
+            raise
+        problem = AidsafeError(
+            # Without the error's message, which may quote a reply.
+            f"An error inside aidsafe ({type(error).__name__}).",
+            "Please report it; with AIDSAFE_DEBUG=1 the command prints a traceback.",
+        )
+        print_error(problem)
+        raise SystemExit(exit_code(problem)) from None

@@ -1,0 +1,1 @@
+"""The commands of `aidsafe`, one module each; `app.py` lists them."""

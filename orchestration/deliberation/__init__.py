@@ -1,0 +1,1 @@
+"""Deliberations: recipe, termination, the CoT record and how a run makes one of each prompt."""

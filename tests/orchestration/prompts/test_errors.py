@@ -1,0 +1,118 @@
+"""What the reader of prompts says of sources and rows that cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from orchestration.prompts import sources
+from orchestration.prompts.reader import read_prompts
+from policies.errors import InputError
+from tests.orchestration.prompt_files import GOOD, write
+
+# Sources that fail at once ------------------------------------------------------------------------
+
+BAD_SOURCES: dict[str, tuple[str, str | bytes, str]] = {
+    "empty": ("p.jsonl", "", "there are no prompts in it"),
+    "only a BOM": ("p.jsonl", b"\xef\xbb\xbf", "there are no prompts in it"),
+    "only blank lines": ("p.txt", "\n \n", "there are no prompts in it"),
+    "only empty prompts": ("p.jsonl", '{"prompt": " "}\n', "there are no prompts in it"),
+    "only a header": ("p.csv", "prompt,kind\n", "there are no prompts in it"),
+    "empty gzip": ("p.jsonl.gz", b"", "there are no prompts in it"),
+    "JSON array": ("p.json", '[{"prompt": "x"}]', "jq -c '.[]'"),
+    "JSON object": ("p.json", '{"prompt": "x"}', "jq -c '.[]'"),
+    "JSON array as JSONL": ("p.jsonl", '[{"prompt": "x"}]\n', "p.jsonl:1: not a JSON object"),
+    "indented JSON": ("p.jsonl", '{\n"prompt": "x"\n}\n', "p.jsonl:1: not JSON"),
+    "unknown kind": ("p.docx", "x", "Use .jsonl, .ndjson, .csv, .tsv, .txt"),
+    "no suffix": ("p", "x", "Use .jsonl"),
+    "packed Parquet": ("p.parquet.gz", b"", "Use .jsonl"),
+    "binary": ("p.jsonl", b"\x7fELF\x02\x01\x00\x00\n", "p.jsonl:1: the line holds a NUL byte"),
+    "binary text": ("p.txt", b"\x89PNG\r\n\x1a\n", "p.txt:1: byte 1 of the line is not UTF-8"),
+    "UTF-16": ("p.csv", "prompt\nx\n".encode("utf-16-le"), "or UTF-16"),
+    "Latin-1": ("p.csv", "prompt,é\nx,y\n".encode("latin-1"), "byte 8 of the line is not UTF-8"),
+    "not gzip": ("p.jsonl.gz", GOOD, "p.jsonl.gz:1: cannot be read"),
+    "semicolons": ("p.csv", "prompt;kind\nx;y\n", "separated by ';'"),
+    "tabs in CSV": ("p.csv", "prompt\tkind\nx\ty\n", r"separated by '\t'"),
+    "commas in TSV": ("p.tsv", "prompt,kind\nx,y\n", "separated by ','"),
+    "a column twice": ("p.csv", "prompt,a,a\nx,y,z\n", "two columns are called 'a'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SOURCES)
+def test_a_source_that_cannot_be_read_fails_at_once(name: str, tmp_path: Path) -> None:
+    file, content, message = BAD_SOURCES[name]
+    with pytest.raises(InputError) as caught:
+        read_prompts(write(tmp_path / file, content))
+    assert message in str(caught.value)
+    assert file in caught.value.cause
+    assert caught.value.remedy
+
+
+def test_a_missing_file_and_a_directory_fail_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="There is no file"):
+        read_prompts(str(tmp_path / "none.jsonl"))
+    with pytest.raises(InputError, match="is a directory"):
+        read_prompts(str(tmp_path))
+    with pytest.raises(InputError, match="cannot be opened"):
+        read_prompts("nul\0.jsonl")
+
+
+def test_a_missing_file_called_like_a_data_set_hints_at_the_hub() -> None:
+    with pytest.raises(InputError, match="write hf:owner/name for the data set"):
+        read_prompts("owner/name")
+
+
+# Rows that fail when they are reached -------------------------------------------------------------
+
+BAD_ROWS: dict[str, tuple[str, str | bytes, str]] = {
+    "bad JSON": ("p.jsonl", GOOD + '\n{"prompt": "x"\n', ":3: not JSON: Expecting ',' delimiter"),
+    "a list": ("p.jsonl", GOOD + '["x"]\n', ":2: not a JSON object"),
+    "nested too deep": ("p.jsonl", GOOD + "[" * 200_000 + "\n", ":2: not JSON"),
+    "a number too long": ("p.jsonl", GOOD + "9" * 5000 + "\n", ":2: not JSON"),
+    "half a character": ("p.jsonl", GOOD + '{"prompt": "\\uD83D"}\n', "unpaired surrogate"),
+    "a number": ("p.jsonl", GOOD + '{"prompt": 3}\n', ":2: the prompt in column 'prompt' is not"),
+    "a chat": ("p.jsonl", GOOD + '{"prompt": [{}]}\n', "is not a string but list"),
+    "NUL in JSON": (
+        "p.jsonl",
+        GOOD + '{"prompt": "a\\u0000b"}\n',
+        ":2: the prompt in column 'prompt'",
+    ),
+    "no prompt": ("p.jsonl", GOOD + '{"text": "x"}\n', ":2: the row has no column 'prompt', only:"),
+    "not UTF-8": ("p.jsonl", GOOD.encode() + b'{"prompt": "\xe9"}\n', ":2: byte 13 of the line"),
+    "not UTF-8 in CSV": ("p.csv", b"prompt,n\ngood,1\n\xe9,2\n", ":3: byte 1 of the line"),
+    "not UTF-8 in text": ("p.txt", b"good\n\xff\n", ":2: byte 1 of the line is not UTF-8"),
+    "NUL": ("p.txt", b"good\nx\0\n", ":2: the line holds a NUL byte"),
+    "too many fields": ("p.csv", "prompt,n\ngood,1\nx,2,3\n", ":3: the row has 3 fields for 2"),
+    "after a long row": ("p.csv", 'prompt,n\n"good\n\n",1\nx,2,3\n', ":5: the row has 3 fields"),
+    "open quote": ("p.csv", 'prompt,n\ngood,1\n"x,2\ny,3\n', ":3: the row that starts here is mal"),
+    "stray quote": ("p.csv", 'prompt,n\ngood,1\n"x"y,2\n', ":3: the row that starts here is mal"),
+    "gzip cut off": (
+        "p.txt.gz",
+        gzip.compress(b"good\n" + bytes(str([*range(50_000)]), "ascii"))[:-20],
+        ":2: cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_malformed_row_names_its_line_after_the_good_rows(name: str, tmp_path: Path) -> None:
+    file, content, message = BAD_ROWS[name]
+    reader = read_prompts(write(tmp_path / file, content))
+    assert next(reader).text == "good"
+    with pytest.raises(InputError) as caught:
+        list(reader)
+    assert f"{file}" in caught.value.cause
+    assert message in caught.value.cause
+    assert caught.value.remedy
+    assert next(reader, None) is None
+
+
+def test_a_line_without_end_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 2**20)
+    source = write(tmp_path / "p.txt", "good\n" + "x" * (2**20 + 1))
+    with pytest.raises(InputError, match=":2: the line is longer than 1 MiB"):
+        list(read_prompts(source))
