@@ -16,13 +16,16 @@ from orchestration.journal.schema import COLUMNS
 Row: TypeAlias = tuple[list[str], int, list[Any]]
 """The tables of which it may be, its rowid, and its columns with the checksum."""
 
+UNREADABLE = (sqlite3.Error, ValueError)
+"""Errors of reading what is damaged: names in the schema may be no UTF-8."""
+
 _LEAF = b"\x0d"
 """First byte of a page that holds rows of a table (https://sqlite.org/fileformat2.html, 1.6)."""
 
 
 def is_whole(path: Path) -> bool:
     """Whether all tables are there, and SQLite finds nothing wrong with pages and indexes."""
-    with suppress(sqlite3.Error), closing(_connect(path)) as db:
+    with suppress(*UNREADABLE), closing(_connect(path)) as db:
         found = db.execute("PRAGMA integrity_check(1)").fetchone()
         return bool(found == ("ok",) and _tables(db) == list(COLUMNS))
     return False
@@ -30,9 +33,9 @@ def is_whole(path: Path) -> bool:
 
 def read_tables(path: Path) -> Iterator[Row]:
     """Rows of the journal's tables; of each table up to the first error."""
-    with suppress(sqlite3.Error), closing(_connect(path)) as db:
+    with suppress(*UNREADABLE), closing(_connect(path)) as db:
         for table in _tables(db):
-            with suppress(sqlite3.Error):
+            with suppress(*UNREADABLE):
                 for rowid, *row in db.execute(f"SELECT rowid, * FROM {table}"):  # noqa: S608
                     yield [table], rowid, row
 
@@ -56,15 +59,15 @@ def read_pages(path: Path) -> Iterator[Row]:
     for _ in range(2):  # a log that was left may replace the first page once more
         with path.open("r+b") as file:
             file.write(first)
-        with suppress(sqlite3.Error), closing(_connect(path)) as db:
+        with suppress(*UNREADABLE), closing(_connect(path)) as db:
             db.execute("PRAGMA journal_mode = DELETE")  # and no log any more
-    with suppress(sqlite3.Error), closing(_connect(path)) as db, path.open("rb") as file:
+    with suppress(*UNREADABLE), closing(_connect(path)) as db, path.open("rb") as file:
         db.execute("PRAGMA journal_mode = MEMORY")
         db.execute("PRAGMA synchronous = OFF")
         for page in range(2, path.stat().st_size // size + 1):
             file.seek((page - 1) * size)
             if file.read(1) == _LEAF:
-                with suppress(sqlite3.Error):
+                with suppress(*UNREADABLE):
                     yield from _read_page(db, page)
 
 
@@ -75,10 +78,10 @@ def _read_page(db: sqlite3.Connection, page: int) -> Iterator[Row]:
     query = "SELECT rowid, * FROM page"
     try:
         rows = db.execute(query).fetchall()
-    except sqlite3.Error:  # some row goes on elsewhere, and that is broken
+    except UNREADABLE:  # some row goes on elsewhere, and that is broken
         rows = []
         for one in db.execute("SELECT rowid FROM page").fetchall():
-            with suppress(sqlite3.Error):
+            with suppress(*UNREADABLE):
                 rows += db.execute(f"{query} WHERE rowid = ?", one)
     for rowid, *row in rows:
         while row and row[-1] is None:  # the last column of every table is its checksum
@@ -95,5 +98,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _tables(db: sqlite3.Connection) -> list[str]:
-    found = {name for (name,) in db.execute("SELECT name FROM sqlite_schema")}
-    return [table for table in COLUMNS if table in found]
+    """The journal's tables, if they have their columns."""
+    return [
+        table
+        for table, columns in COLUMNS.items()
+        if [row[1] for row in db.execute(f"PRAGMA table_info({table})")] == [*columns, "checksum"]
+    ]

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from orchestration.journal.errors import DamageError, JournalError
 from orchestration.journal.lock import is_locked
-from orchestration.journal.recovery import Row, is_whole, read_pages, read_tables
+from orchestration.journal.recovery import UNREADABLE, Row, is_whole, read_pages, read_tables
 from orchestration.journal.schema import (
     COLUMNS,
     FILE_NAME,
@@ -129,7 +129,7 @@ def _recover(origin: Path, aside: Path, made: Path) -> Salvaged | None:
         made: The new journal.
     """
     copy = aside / FILE_NAME
-    with suppress(DamageError, sqlite3.Error), closing(sqlite3.connect(copy)) as old:
+    with suppress(DamageError, *UNREADABLE), closing(sqlite3.connect(copy)) as old:
         check_version(origin, old)
     done = Salvaged()
     with closing(sqlite3.connect(made, isolation_level=None)) as db:
@@ -203,18 +203,19 @@ def _reconcile(db: sqlite3.Connection, done: Salvaged) -> None:
 
 def _reconcile_progress(db: sqlite3.Connection) -> int:
     """Makes prompts pending whose result is lost; returns how many results were not found."""
-    # Sources are not complete: prompts that are lost come back when they are read again.
+    db.execute("DELETE FROM progress WHERE number NOT IN (SELECT number FROM prompts)")
+    sources = "SELECT source FROM sources UNION ALL SELECT source FROM progress"
+    db.execute(
+        "INSERT OR IGNORE INTO progress SELECT number, source, NULL, NULL, 0,"  # noqa: S608
+        " checksum('progress', number, source, NULL, NULL, 0)"
+        f" FROM prompts, (SELECT ifnull(max(source), 1) AS source FROM ({sources}))"
+    )
+    # No source is complete: prompts that are lost come back when theirs is read again. And none may
+    # get the number of one that is lost: its prompts would pass for duplicates.
     update(db, "sources", (("complete", "0"),), "1")
-    # No other source may get the number of a lost one: its prompts would pass for duplicates.
     db.execute(
         "INSERT OR IGNORE INTO sources SELECT DISTINCT source, '', NULL, 0, '',"
         " checksum('sources', source, '', NULL, 0, '') FROM progress"
-    )
-    db.execute("DELETE FROM progress WHERE number NOT IN (SELECT number FROM prompts)")
-    db.execute(
-        "INSERT OR IGNORE INTO progress SELECT number, source, NULL, NULL, 0,"
-        " checksum('progress', number, source, NULL, NULL, 0)"
-        " FROM prompts, (SELECT ifnull(max(source), 1) AS source FROM sources)"
     )
     without = "outcome IS NOT NULL AND number NOT IN (SELECT number FROM results)"
     reopened = update(db, "progress", PENDING, without)

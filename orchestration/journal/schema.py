@@ -178,13 +178,14 @@ def check_version(path: Path, db: sqlite3.Connection) -> None:
         DamageError, sqlite3.Error: It cannot be read.
     """
     row = db.execute("SELECT * FROM meta WHERE key = 'schema'").fetchone()
-    if row is not None and len(row) > 2:  # versions 1 and 2 had no checksum here
+    if row is None:
+        raise DamageError("the version of its schema is missing")
+    if len(row) > 2:  # versions 1 and 2 had no checksum here
         verify("meta", row)
-    found = None if row is None else row[1]
-    if found != str(SCHEMA_VERSION):
-        version = OLDER_VERSIONS.get(str(found))
+    if row[1] != str(SCHEMA_VERSION):
+        version = OLDER_VERSIONS.get(row[1])
         raise JournalError(
-            f"The journal {path} has schema version {found}, "
+            f"The journal {path} has schema version {row[1]}, "
             f"and this aidsafe reads version {SCHEMA_VERSION}.",
             f"Use aidsafe {version} to read it, or start a new run folder."
             if version

@@ -157,12 +157,12 @@ def overwritten(page: int, seed: int | None = None) -> Damage:
     return lambda content: content.__setitem__(slice((page - 1) * PAGE, page * PAGE), new)
 
 
-def spoilt(text: str) -> Damage:
+def spoilt(text: str, byte: bytes = b"\0") -> Damage:
     """The first byte of a text is another, wherever it stands."""
 
     def how(content: bytearray) -> None:
         assert text.encode() in content
-        content[:] = content.replace(text.encode(), b"\0" + text.encode()[1:])
+        content[:] = content.replace(text.encode(), byte + text.encode()[1:])
 
     return how
 

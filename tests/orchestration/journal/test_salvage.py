@@ -84,6 +84,11 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
     "the root of calls": (all_of(lambda: [root_of("calls")]), set()),
     "the root of progress": (all_of(lambda: [root_of("progress")]), {"results"}),
     "the root of an index": (all_of(lambda: [root_of("calls_by_chat")]), set()),
+    "all that is known of sources": (
+        all_of(lambda: [root_of("progress"), root_of("sources")]),
+        {"results"},
+    ),
+    "names in the schema": (spoilt("checksum INTEGER", b"\xc9"), set()),
     "a prompt": (spoilt("Prompt 17: "), {"prompts", "results"}),
     "a reply": (spoilt("Reply 2 to 17"), {"calls"}),
     "a result": (spoilt('"p17", "text"'), {"results"}),
