@@ -19,9 +19,9 @@ from autogen_core.models import (
 from pydantic import BaseModel
 
 from agents.layout import Briefing
-from agents.models.config import ModelConfig
-from agents.models.endpoint import EndpointConfig, EndpointResult
+from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.model import Model
+from agents.models.response import EndpointResult
 from agents.persona import Persona
 from agents.replies import ReplyLimits, Role
 from orchestration.deliberation.recipe import Cast, Recipe

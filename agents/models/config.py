@@ -3,21 +3,112 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from agents.models.embedded import DEFAULT_NAME, EmbeddedConfig
-from agents.models.endpoint import EndpointConfig
 from agents.models.redaction import redact
 from agents.models.usage import Usage
 from policies import InputError, load_yaml
+
+DEFAULT_NAME = "SmolLM2-135M-Instruct"
+"""The embedded model's name where none is configured."""
+
+JsonMode: TypeAlias = Literal["json_schema", "json_object", "text", "llguidance"]
+"""How an endpoint is asked for JSON."""
+
+
+class EmbeddedConfig(BaseModel):
+    """Which GGUF file to run, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    path: str | None = None
+    """Path of a GGUF file, or `hf:<owner>/<repository>/<file>`, which is downloaded once into the
+    cache of huggingface_hub. The shipped SmolLM2-135M-Instruct if left out."""
+    context: int = Field(default=8192, ge=1024)
+    """Tokens of context for each chat."""
+    slots: int = Field(default=1, ge=1, le=64)
+    """Chats that are served at the same time."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads; llama.cpp's own choice if left out."""
+
+
+class RateLimit(BaseModel):
+    """How the rate of calls adapts to an endpoint."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    margin: float = Field(default=0.05, gt=0, le=0.5)
+    """Share of a measured limit that is left unused."""
+    growth: float = Field(default=0.005, gt=0, le=1)
+    """Relative growth per second in search of a higher limit; it speeds up with time."""
+    min_rate: float = Field(default=1 / 30, gt=0, le=10)
+    """Calls per second that are made even while everything is refused."""
+    ramp_seconds: float = Field(default=0.3, gt=0, le=60)
+    """Seconds over which the first calls to an idle endpoint are spread."""
+    max_pause: float = Field(default=60.0, ge=0)
+    """Seconds that one `Retry-After` may hold up all calls to the endpoint."""
+
+
+class EndpointConfig(BaseModel):
+    """Where an endpoint is, and how to talk to it. Holds the name of the key, never the key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    base_url: str = Field(pattern=r"^https?://")
+    """Address up to and including the version, such as `https://api.openai.com/v1`."""
+    model: str = Field(min_length=1)
+    """Model name as the endpoint knows it."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key. None is needed on loopback."""
+    timeout: float = Field(default=600.0, gt=0)
+    """Seconds after which an attempt is abandoned."""
+    max_retries: int = Field(default=8, ge=0, le=100)
+    """Further attempts after a 408, 409, 429, 5xx, a lost connection, a time-out or an answer that
+    is not a chat completion."""
+    retry_seconds: float = Field(default=1800.0, ge=0)
+    """Seconds for all attempts of a call and the waits between them. An attempt that timed out is
+    retried once even if this is exceeded."""
+    max_concurrency: int | None = Field(default=None, ge=1)
+    """Upper bound on concurrent calls; none if left out."""
+    min_concurrency: int = Field(default=1, ge=1)
+    """Concurrent calls that are allowed however much the endpoint throttles."""
+    rate_limit: RateLimit = RateLimit()
+    """How the rate of calls adapts. The clients of an endpoint share one rate limiter: the settings
+    of the first one hold."""
+    json_as: JsonMode = "json_schema"
+    """How JSON is requested: with a schema in OpenAI's `response_format`; with its `json_object`;
+    in the prompt alone (`text`); or as a grammar of llama.cpp built with llguidance, which leaves
+    out white space (the embedded model uses this)."""
+    json_fallback: bool = True
+    """Whether simpler modes are used for an endpoint that does not support `json_schema`; if not,
+    the run stops."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _plain_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            parts.port  # noqa: B018 - raises if it is not a number
+        except ValueError:
+            raise ValueError("is not an address such as https://api.openai.com/v1") from None
+        if not parts.hostname:
+            raise ValueError("names no host; write it as https://api.openai.com/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            # The address is stored in run files and records, and quoted in messages.
+            raise ValueError(
+                "may hold no password and nothing after a '?'; keys are read from "
+                "the environment variable that api_key_env names"
+            )
+        return url.rstrip("/")
 
 
 class Price(BaseModel):
     """What a model's tokens cost, per million."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     prompt: float = Field(ge=0)
     """Per million tokens of the prompt."""
@@ -40,7 +131,7 @@ class Price(BaseModel):
 class ModelConfig(BaseModel):
     """One entry of a `models:` block: where a model is, and how to sample from it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     endpoint: EndpointConfig | None = None
     """An endpoint that speaks the OpenAI protocol."""

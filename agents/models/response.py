@@ -30,11 +30,11 @@ class EndpointResult(CreateResult):
     served_model: str | None = None
     """The model that the endpoint says it used."""
     attempts: int = 1
-    """Requests that it took."""
+    """Requests that were needed."""
     json_as: str | None = None
-    """The form in which JSON was asked for."""
+    """The mode in which JSON was requested."""
     first_token: dict[str, float] | None = None
-    """Log probabilities of the likeliest first tokens, where the endpoint gives them."""
+    """Log probabilities of the most likely first tokens, where the endpoint returns them."""
 
 
 def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:
@@ -45,7 +45,7 @@ def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:
         where: The endpoint, as messages name it.
 
     Returns:
-        The result; or the error, if it is no chat completion.
+        The result; or the error, if it is not a chat completion.
     """
     try:
         choice = answer["choices"][0]
@@ -70,7 +70,7 @@ def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:
 
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:
-    """The likeliest first tokens. Two that are written alike, as bytes may be, add up."""
+    """The most likely first tokens. Tokens of the same text, such as bytes, are added up."""
     content = (logprobs or {}).get("content")
     if not content:
         return None
@@ -85,7 +85,7 @@ def _first_token(logprobs: Any) -> dict[str, float] | None:
 
 
 def valid_text(text: str) -> str:
-    """Text that can be kept: halves of characters, which a cut-off emoji leaves, are replaced."""
+    """Text that can be encoded: half characters, as of an emoji that was cut off, are replaced."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -94,5 +94,5 @@ def valid_text(text: str) -> str:
 
 
 def _count(number: Any) -> int:
-    """A number of tokens, of a size that can be kept."""
+    """A number of tokens, within bounds that can be stored."""
     return min(max(0, int(number or 0)), _MOST_TOKENS)

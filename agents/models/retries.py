@@ -1,10 +1,11 @@
-"""The attempts of one call: when the next may begin, and when it is enough."""
+"""Retries: which failed attempts of a call are repeated, when, and for how long."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 
+from agents.models.config import EndpointConfig
 from agents.models.context import CALL
 from agents.models.errors import (
     EndpointAbsent,
@@ -20,52 +21,51 @@ from agents.models.rate_limiter import Outcome, RateLimiter
 from agents.models.response import EndpointResult
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
-"""Seconds that the wait after the first failed attempt, and after any, takes at most."""
+"""Seconds: upper bounds of the wait after the first failed attempt, and after any."""
 _RETRIED = (EndpointOverloaded, EndpointTimeout, EndpointUnreachable, UnusableAnswer)
 
 _ANSWERED_BEFORE: set[str] = set()
-"""Endpoints that have answered in this process, with whatever status."""
+"""Endpoints that have answered in this process, with any status."""
 
 
 class Retries:
-    """Counts the attempts of one call, waits between them, and tells the throttle and the observer.
+    """The attempts of one call, in this order: `start`, `end`, and `after_failure` if it failed.
+
+    Waits for the rate limiter before each attempt and between attempts, and informs the limiter and
+    the call's observer.
 
     Args:
-        max_retries: Attempts after the first.
-        seconds: How long the call may go on being tried; waiting for a slot does not count, since
-            that is the queue's doing and not the call's.
-        throttle: Of the endpoint.
-        where: The endpoint, for the observer.
+        config: Of the endpoint: how many attempts, for how long.
+        limiter: Of the endpoint.
     """
 
-    def __init__(self, max_retries: int, seconds: float, throttle: RateLimiter, where: str) -> None:
+    def __init__(self, config: EndpointConfig, limiter: RateLimiter) -> None:
         self.made = 0
         """Attempts so far."""
-        self._max = 1 + max_retries
-        self._left = self._seconds = seconds
-        self._throttle = throttle
-        self._where = where
+        self._config = config
+        # Waiting for the limiter does not count: that depends on other calls, not on this one.
+        self._seconds_left = config.retry_seconds
+        self._limiter = limiter
         self._context = CALL.get()
         self._loop = asyncio.get_running_loop()
-        self._began = 0.0
+        self._started_at = 0.0
         self._number = 0
 
-    async def begin(self) -> None:
+    async def start(self) -> None:
         """Waits until an attempt may begin.
 
         Raises:
             CallNotStarted: The run is stopping.
         """
-        context = self._context
-        if context.stop_signal is not None:
-            context.stop_signal.check()
-        self._number = self._throttle.begin() or await self._throttle.wait(context)
-        self._began = self._loop.time()
+        if self._context.stop_signal is not None:
+            self._context.stop_signal.check()
+        self._number = self._limiter.begin() or await self._limiter.wait(self._context)
+        self._started_at = self._loop.time()
         self.made += 1
 
     def end(self, result: EndpointResult | EndpointError | None) -> None:
-        """The attempt has ended: with a reply, an error, or neither if it was cancelled."""
-        self._left -= self._loop.time() - self._began
+        """The attempt has ended with a reply or an error; None if it was cancelled."""
+        self._seconds_left -= self._loop.time() - self._started_at
         outcome, retry_after = Outcome.OTHER, None
         if isinstance(result, EndpointOverloaded):
             retry_after = result.retry_after
@@ -73,62 +73,59 @@ class Retries:
                 outcome = Outcome.THROTTLED
             elif result.status == 503:
                 outcome = Outcome.BUSY
-        elif not isinstance(result, EndpointError | None):
+        elif isinstance(result, EndpointResult):
             outcome = Outcome.ANSWERED
         if not isinstance(result, EndpointTimeout | EndpointAbsent | None):
-            _ANSWERED_BEFORE.add(self._where)
-        self._throttle.end(self._number, outcome, retry_after)
+            _ANSWERED_BEFORE.add(self._config.base_url)
+        self._limiter.end(self._number, outcome, retry_after)
+        if isinstance(result, EndpointResult) and self._context.observer is not None:
+            self._context.observer.attempt_answered(self._config.base_url)
 
-    def answered(self) -> None:
-        """The attempt got a reply."""
-        if self._context.observer is not None:
-            self._context.observer.attempt_answered(self._where)
+    def after_rejected_mode(self, error: EndpointError) -> None:
+        """The endpoint rejected the JSON mode. Another is tried at once, and is not a retry."""
+        self._notify(error, 0.0)
+        self.made -= 1
 
-    def json_mode_rejected(self, error: EndpointError) -> None:
-        """The endpoint does not know the form of the request; another is tried at once."""
-        self._tell(error, 0.0)
-        self.made -= 1  # a retry it is not
-
-    async def failed(self, error: EndpointError) -> None:
-        """The attempt got no reply; returns when it is time for the next.
+    async def after_failure(self, error: EndpointError) -> None:
+        """Returns when it is time for the next attempt.
 
         Raises:
             EndpointError: There is none.
             CallNotStarted: There would be one, but the run is stopping.
         """
-        wait = self._wait(error)
-        self._tell(error, wait)
-        asked = error.retry_after if isinstance(error, EndpointThrottled) else None
-        if asked is not None and asked > max(self._seconds, 60.0):
-            # A limit of the hour or the day: nobody's prompt is to blame, and nobody's will do.
+        wait = self._wait_after(error)
+        self._notify(error, wait)
+        retry_after = error.retry_after if isinstance(error, EndpointThrottled) else None
+        if retry_after is not None and retry_after > max(self._config.retry_seconds, 60.0):
+            # A limit per hour or per day: it applies to every prompt of the run.
             raise QuotaExhausted(
-                f"{self._where} asks to be left alone for {asked / 60:.0f} minutes (429).",
-                "Start the same command again then: what is done stays done.",
+                f"{self._config.base_url} asks to wait {retry_after / 60:.0f} minutes (429).",
+                "Start the same command again then: finished work is kept.",
             )
         if wait is None:
             raise error.after(self.made)
-        self._left -= wait
+        self._seconds_left -= wait
         if self._context.stop_signal is None:
             await asyncio.sleep(wait)
         else:
             await self._context.stop_signal.sleep(wait)
 
-    def _wait(self, error: EndpointError) -> float | None:
-        """Seconds until the next attempt; None if there is to be none."""
+    def _wait_after(self, error: EndpointError) -> float | None:
+        """Seconds until the next attempt; None if there is none."""
         if not isinstance(error, _RETRIED):
             return None
         # Full jitter: calls that failed together must not come back together.
         wait = random.uniform(0.0, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (self.made - 1)))
-        enough = self.made >= self._max
-        if isinstance(error, EndpointAbsent) and self._max > 1:
-            # Where nobody has ever answered, the address is wrong. Later, the server is being
-            # restarted, which takes as long as it takes.
-            enough = self.made >= 2 and self._where not in _ANSWERED_BEFORE
+        last = self.made > self._config.max_retries
+        if isinstance(error, EndpointAbsent) and self._config.max_retries > 0:
+            # An address that never answered is probably wrong. One that did is probably being
+            # restarted, which may take longer than the attempts would.
+            last = self.made >= 2 and self._config.base_url not in _ANSWERED_BEFORE
         if isinstance(error, EndpointOverloaded) and error.retry_after is not None:
             wait += error.retry_after
-        once_more = isinstance(error, EndpointTimeout) and self.made == 1
-        return wait if not enough and (wait <= self._left or once_more) else None
+        first_timeout = isinstance(error, EndpointTimeout) and self.made == 1
+        return wait if not last and (wait <= self._seconds_left or first_timeout) else None
 
-    def _tell(self, error: EndpointError, wait: float | None) -> None:
+    def _notify(self, error: EndpointError, retry_in: float | None) -> None:
         if self._context.observer is not None:
-            self._context.observer.attempt_failed(self._where, error, wait)
+            self._context.observer.attempt_failed(self._config.base_url, error, retry_in)

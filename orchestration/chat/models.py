@@ -11,8 +11,7 @@ from autogen_core.models import ChatCompletionClient
 from pydantic import ValidationError
 
 from agents.models.components import ALLOWED_PROVIDERS
-from agents.models.config import EMBEDDED, ModelConfig, Price, load_models
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import EMBEDDED, EndpointConfig, ModelConfig, Price, load_models
 from agents.models.model import Model
 from policies import InputError
 

@@ -25,7 +25,7 @@ from orchestration.runs.call_gate import CallGate
 _TRANSPORT = {
     "endpoint": (
         *("timeout", "max_retries", "retry_seconds", "max_concurrency", "min_concurrency"),
-        *("json_fallback", "api_key_env"),
+        *("rate_limit", "json_fallback", "api_key_env"),
     ),
     "embedded": ("slots", "threads"),
 }

@@ -29,7 +29,6 @@ SUMMARY_NAME = "summary.json"
 ERRORS_KEPT = 5
 _WINDOW = 300.0  # seconds over which the rate is taken
 
-_LIMITS = ("limit", "in_flight", "waiting", "pace")  # attributes of rate limiters
 Phase = Literal["running", "stopping", "finished", "stopped"]
 
 
@@ -222,7 +221,11 @@ class RunStatus:
             "seconds_left": 60.0 * pending / rate if rate and intake.complete else None,
             "endpoints": [
                 EndpointState(
-                    endpoint=name, **{field: getattr(limiter, field) for field in _LIMITS}
+                    endpoint=name,
+                    limit=limiter.concurrency_limit,
+                    in_flight=limiter.in_flight,
+                    waiting=limiter.waiting,
+                    pace=limiter.rate_limit,
                 )
                 for name, limiter in limiters().items()
             ],

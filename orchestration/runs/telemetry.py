@@ -25,9 +25,8 @@ from autogen_core.models import LLMMessage
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, Span, SpanKind, StatusCode, TracerProvider
 
-from agents.models.config import ModelConfig
+from agents.models.config import DEFAULT_NAME, ModelConfig
 from agents.models.context import Observer
-from agents.models.embedded import DEFAULT_NAME
 from agents.models.errors import CallNotStarted, EndpointError
 from agents.models.model import ChatModel, ModelReply
 from agents.policy_agent import AROUND_TURN, PolicyAgent

@@ -12,8 +12,7 @@ from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat
 from autogen_core import ComponentModel
 
 from agents.deliberation.agents import DeliberationAgent
-from agents.models.config import ModelConfig
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.model import Model
 from agents.persona import find_persona
 from agents.policy_agent import PolicyAgent

@@ -10,8 +10,7 @@ from typing import Any
 
 from autogen_core.models import LLMMessage, UserMessage
 
-from agents.models.config import ModelConfig
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.model import Model
 from orchestration.deliberation.job import RECORDS, DeliberationJob
 from orchestration.deliberation.recipe import Cast, load_recipe

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from agents.models.components import ALLOWED_PROVIDERS
-from agents.models.config import ModelConfig, Price
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import EndpointConfig, ModelConfig, Price
 from agents.models.redaction import REDACTED
 from agents.prompt_texts import find_prompts
 from orchestration.deliberation.job import DeliberationJob

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from agents.models import embedded
-from agents.models.embedded import EmbeddedConfig, find_file, serve
+from agents.models.config import EmbeddedConfig
+from agents.models.embedded import find_file, serve
 from policies import InputError
 
 
@@ -107,13 +108,13 @@ def test_the_missing_hub_client_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "needs huggingface_hub" in problem("hf:owner/repo/model.gguf").cause
 
 
-def test_a_fetch_that_fails_names_file_and_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_fails_names_file_and_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(repo_id: str, filename: str) -> str:
         raise ConnectionError("a long story with a token in it")
 
     fake(monkeypatch, "huggingface_hub", hf_hub_download=offline)
     error = problem("hf:owner/repo/model.gguf")
-    assert error.cause == "model.gguf cannot be fetched from owner/repo (ConnectionError)."
+    assert error.cause == "model.gguf cannot be downloaded from owner/repo (ConnectionError)."
 
 
 def test_a_fetched_file_is_used(gguf: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import openai
 import pytest
 from autogen_core.models import UserMessage
 
-from agents.models.endpoint import EndpointClient, EndpointConfig
+from agents.models.config import EndpointConfig
+from agents.models.endpoint import EndpointClient
 from agents.models.errors import EndpointMisconfigured
 from agents.models.http import HttpClient
 

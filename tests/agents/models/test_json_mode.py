@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from autogen_core.models import LLMMessage, UserMessage
 
-from agents.models.config import ModelConfig
+from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.context import CALL, CallContext, StopSignal
-from agents.models.endpoint import EndpointClient, EndpointConfig
+from agents.models.endpoint import EndpointClient
 from agents.models.errors import CallNotStarted, EndpointError, RequestRejected, SchemaUnsupported
 from agents.models.json_mode import reset_json_modes
 from agents.models.model import Model

@@ -16,9 +16,14 @@ from autogen_ext.models.replay import ReplayChatCompletionClient
 from pydantic import ValidationError
 
 from agents.models.components import ALLOWED_PROVIDERS
-from agents.models.config import EMBEDDED, ModelConfig, Price, load_models
-from agents.models.embedded import EmbeddedConfig
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import (
+    EMBEDDED,
+    EmbeddedConfig,
+    EndpointConfig,
+    ModelConfig,
+    Price,
+    load_models,
+)
 from agents.models.errors import (
     CallNotStarted,
     ComponentFailed,

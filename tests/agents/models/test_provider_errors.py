@@ -186,7 +186,7 @@ def test_429_and_5xx_can_be_told_apart_and_an_empty_purse_from_both() -> None:
     for where in ("code", "type"):
         empty = explained(bad_request({where: "insufficient_quota"}, 429))
         assert type(empty) is QuotaExhausted
-        assert "what is done stays done" in empty.remedy
+        assert "finished work is kept" in empty.remedy
 
 
 @pytest.mark.parametrize(

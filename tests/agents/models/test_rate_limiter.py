@@ -1,11 +1,11 @@
-"""What `RateLimiter` promises of slots, order, pauses and those who leave; in virtual time."""
+"""What `RateLimiter` promises about slots, order, pauses and cancellation; in virtual time."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -19,14 +19,14 @@ ANYONE = CallContext()
 
 
 def in_virtual_time(test: Callable[[RateLimiter], Awaitable[T]], ceiling: int | None = None) -> T:
-    """Runs a test with a throttle of its own, and sees to it that no slot is lost."""
+    """Runs a test with a limiter of its own, and checks that no slot is lost."""
 
     async def main() -> T:
-        throttle = RateLimiter("endpoint", asyncio.get_running_loop())
-        throttle.bound(1, ceiling)
-        result = await test(throttle)
-        assert throttle.waiting == 0
-        assert throttle._timer is None, "nothing waits, so nothing ticks"
+        limiter = RateLimiter(asyncio.get_running_loop())
+        limiter.bound(1, ceiling)
+        result = await test(limiter)
+        assert limiter.waiting == 0
+        assert limiter._timer is None, "no timer runs while nothing waits"
         return result
 
     return run(main())
@@ -36,198 +36,198 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def begin(throttle: RateLimiter, context: CallContext = ANYONE) -> int:
-    return throttle.begin() or await throttle.wait(context)
+async def begin(limiter: RateLimiter, context: CallContext = ANYONE) -> int:
+    return limiter.begin() or await limiter.wait(context)
 
 
 # Slots -------------------------------------------------------------------------------------------
 
 
-def test_who_need_not_wait_begins_at_once() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        first = throttle.begin()
+def test_an_attempt_that_need_not_wait_begins_at_once() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        first = limiter.begin()
         assert first
-        assert (throttle.in_flight, throttle.waiting, throttle.limit) == (1, 0, None)
-        throttle.end(first, Outcome.ANSWERED)
-        assert throttle.in_flight == 0
+        assert (limiter.in_flight, limiter.waiting, limiter.concurrency_limit) == (1, 0, None)
+        limiter.end(first, Outcome.ANSWERED)
+        assert limiter.in_flight == 0
 
     in_virtual_time(test)
 
 
-def test_a_slot_that_is_free_again_goes_to_the_oldest_chat() -> None:
-    async def test(throttle: RateLimiter) -> list[str]:
-        taken = throttle.begin()
+def test_a_free_slot_goes_to_the_oldest_chat() -> None:
+    async def test(limiter: RateLimiter) -> list[str]:
+        taken = limiter.begin()
         order: list[str] = []
 
         async def chat(name: str, priority: int) -> None:
-            number = await begin(throttle, CallContext(priority=priority))
+            number = await begin(limiter, CallContext(priority=priority))
             order.append(name)
-            throttle.end(number, Outcome.ANSWERED)
+            limiter.end(number, Outcome.ANSWERED)
 
         chats = [
             asyncio.create_task(chat(name, priority))
             for name, priority in [("young", 9), ("old", 1), ("middle", 5), ("middle too", 5)]
         ]
         await asyncio.sleep(1)
-        assert (throttle.waiting, order) == (4, [])
-        assert throttle.begin() == 0, "nobody passes those who wait"
-        throttle.end(taken, Outcome.ANSWERED)
+        assert (limiter.waiting, order) == (4, [])
+        assert limiter.begin() == 0, "no attempt overtakes those that wait"
+        limiter.end(taken, Outcome.ANSWERED)
         await asyncio.gather(*chats)
         return order
 
     assert in_virtual_time(test, ceiling=1) == ["old", "middle", "middle too", "young"]
 
 
-def test_who_leaves_while_waiting_takes_nothing_along() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        taken = throttle.begin()
-        waiting = [asyncio.create_task(throttle.wait(CallContext(n))) for n in range(3)]
+def test_an_attempt_cancelled_while_waiting_takes_no_slot() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        taken = limiter.begin()
+        waiting = [asyncio.create_task(limiter.wait(CallContext(n))) for n in range(3)]
         await asyncio.sleep(0)
         waiting[0].cancel()
         waiting[1].cancel()
         await asyncio.sleep(0)
-        assert throttle.waiting == 1
-        throttle.end(taken, Outcome.ANSWERED)
-        throttle.end(await waiting[2], Outcome.ANSWERED)
-        assert throttle.in_flight == 0
+        assert limiter.waiting == 1
+        limiter.end(taken, Outcome.ANSWERED)
+        limiter.end(await waiting[2], Outcome.ANSWERED)
+        assert limiter.in_flight == 0
 
     in_virtual_time(test, ceiling=1)
 
 
-def test_who_leaves_with_the_slot_in_hand_gives_it_back() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        taken = throttle.begin()
-        leaver = asyncio.create_task(throttle.wait(CallContext(0)))
-        other = asyncio.create_task(throttle.wait(CallContext(1)))
+def test_an_attempt_cancelled_just_after_its_turn_returns_its_slot() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        taken = limiter.begin()
+        cancelled = asyncio.create_task(limiter.wait(CallContext(0)))
+        other = asyncio.create_task(limiter.wait(CallContext(1)))
         await asyncio.sleep(0)
-        throttle.end(taken, Outcome.ANSWERED)
-        leaver.cancel()  # it was let begin, but has not come round to it
+        limiter.end(taken, Outcome.ANSWERED)
+        cancelled.cancel()  # its turn has come, but it has not run since
         number = await other
-        assert throttle.in_flight == 1
-        throttle.end(number, Outcome.OTHER)
-        assert throttle.in_flight == 0
+        assert limiter.in_flight == 1
+        limiter.end(number, Outcome.OTHER)
+        assert limiter.in_flight == 0
 
     in_virtual_time(test, ceiling=1)
 
 
-def test_many_who_leave_at_once_do_not_confuse_it() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        taken = throttle.begin()
-        waiting = [asyncio.create_task(throttle.wait(CallContext(n))) for n in range(20)]
+def test_many_attempts_can_be_cancelled_at_once() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        taken = limiter.begin()
+        waiting = [asyncio.create_task(limiter.wait(CallContext(n))) for n in range(20)]
         await asyncio.sleep(0)
         for task in waiting[::2]:
             task.cancel()
-        throttle.end(taken, Outcome.ANSWERED)  # before any of them has noticed
+        limiter.end(taken, Outcome.ANSWERED)  # before any of them has run
         for task in waiting[1::2]:
-            throttle.end(await task, Outcome.ANSWERED)
+            limiter.end(await task, Outcome.ANSWERED)
         await asyncio.gather(*waiting, return_exceptions=True)
-        assert throttle.in_flight == 0
+        assert limiter.in_flight == 0
 
     in_virtual_time(test, ceiling=1)
 
 
-def test_where_clients_share_an_endpoint_the_lower_ceiling_holds() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        throttle.bound(1, 5)
-        throttle.bound(2, None)
-        throttle.bound(9, 8)
-        assert throttle.limit == 5
+def test_the_lowest_ceiling_of_the_clients_of_an_endpoint_holds() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        limiter.bound(1, 5)
+        limiter.bound(2, None)
+        limiter.bound(9, 8)
+        assert limiter.concurrency_limit == 5
 
     in_virtual_time(test)
 
 
-# Halting -----------------------------------------------------------------------------------------
+# Stopping ----------------------------------------------------------------------------------------
 
 
-def test_a_halt_sends_all_away_who_wait_for_a_slot_and_leaves_the_others() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        halt = StopSignal()
-        context = CallContext(stop_signal=halt)
-        under_way = throttle.begin()
-        waiting = [asyncio.create_task(throttle.wait(context)) for _ in range(3)]
+def test_a_stop_signal_ends_the_attempts_that_wait_and_no_others() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        signal = StopSignal()
+        context = CallContext(stop_signal=signal)
+        under_way = limiter.begin()
+        waiting = [asyncio.create_task(limiter.wait(context)) for _ in range(3)]
         await asyncio.sleep(0)
-        halt.set()
-        throttle.end(under_way, Outcome.ANSWERED)  # in the same moment
+        signal.set()
+        limiter.end(under_way, Outcome.ANSWERED)  # at the same time
         for task in waiting:
             with pytest.raises(CallNotStarted):
                 await task
-        assert (throttle.in_flight, throttle.waiting) == (0, 0)
+        assert (limiter.in_flight, limiter.waiting) == (0, 0)
         with pytest.raises(CallNotStarted):
-            await throttle.wait(context)
+            await limiter.wait(context)
 
     in_virtual_time(test, ceiling=1)
 
 
-def test_a_halt_wakes_who_sleeps() -> None:
+def test_a_stop_signal_ends_sleeps() -> None:
     async def main() -> None:
-        halt = StopSignal()
+        signal = StopSignal()
         started = now()
-        await halt.sleep(5)
+        await signal.sleep(5)
         assert now() - started == pytest.approx(5)
-        sleeper = asyncio.create_task(halt.sleep(1000))
+        sleeper = asyncio.create_task(signal.sleep(1000))
         await asyncio.sleep(1)
-        assert not halt.is_set()
-        halt.set()
+        assert not signal.is_set()
+        signal.set()
         with pytest.raises(CallNotStarted):
             await sleeper
         with pytest.raises(CallNotStarted):
-            await halt.sleep(1)
+            await signal.sleep(1)
         assert now() - started == pytest.approx(6)
 
     run(main())
 
 
-def test_who_is_cancelled_while_asleep_is_forgotten() -> None:
+def test_a_cancelled_sleep_leaves_nothing_behind() -> None:
     async def main() -> None:
-        halt = StopSignal()
-        sleeper = asyncio.create_task(halt.sleep(1000))
+        signal = StopSignal()
+        sleeper = asyncio.create_task(signal.sleep(1000))
         await asyncio.sleep(0)
         sleeper.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sleeper
-        assert not halt._waiting
+        assert not signal._waiting
 
     run(main())
 
 
-# Beginning gently --------------------------------------------------------------------------------
+# Ramping up -------------------------------------------------------------------------------------
 
 
-async def starts(throttle: RateLimiter, calls: int, context: CallContext = ANYONE) -> list[float]:
-    """When each of many calls began that all want to at once, in seconds from now."""
+async def starts(limiter: RateLimiter, calls: int, context: CallContext = ANYONE) -> list[float]:
+    """When each of many simultaneous calls began, in seconds from now."""
     zero = now()
     begun: list[float] = []
 
     async def call() -> None:
-        number = await begin(throttle, context)
+        number = await begin(limiter, context)
         begun.append(now() - zero)
         await asyncio.sleep(1)
-        throttle.end(number, Outcome.ANSWERED)
+        limiter.end(number, Outcome.ANSWERED)
 
     await asyncio.gather(*(call() for _ in range(calls)))
     return begun
 
 
 @pytest.mark.parametrize("ceiling", [None, 200])
-def test_an_idle_endpoint_is_not_met_by_all_chats_in_one_moment(ceiling: int | None) -> None:
-    begun = in_virtual_time(lambda throttle: starts(throttle, 200), ceiling)
+def test_the_first_calls_to_an_idle_endpoint_are_spread(ceiling: int | None) -> None:
+    begun = in_virtual_time(lambda limiter: starts(limiter, 200), ceiling)
     assert sum(begin < 0.02 for begin in begun) < 50
     assert max(begun) < 0.4
     assert sum(begun) / len(begun) < 0.3
 
 
-def test_a_chat_alone_is_not_held_up() -> None:
-    assert in_virtual_time(lambda throttle: starts(throttle, 1)) == [0.0]
-    assert max(in_virtual_time(lambda throttle: starts(throttle, 4))) < 0.01
+def test_a_single_chat_is_not_held_up() -> None:
+    assert in_virtual_time(lambda limiter: starts(limiter, 1)) == [0.0]
+    assert max(in_virtual_time(lambda limiter: starts(limiter, 4))) < 0.01
 
 
-def test_retry_after_holds_up_all_calls_to_the_endpoint_and_they_come_back_one_by_one() -> None:
-    async def test(throttle: RateLimiter) -> list[float]:
+def test_retry_after_holds_up_all_calls_to_the_endpoint_and_then_they_begin_one_by_one() -> None:
+    async def test(limiter: RateLimiter) -> list[float]:
         for _ in range(20):
-            await begin(throttle)
+            await begin(limiter)
         for number in range(1, 21):
-            throttle.end(number, Outcome.THROTTLED, 7.0)
-        return await starts(throttle, 20)
+            limiter.end(number, Outcome.THROTTLED, 7.0)
+        return await starts(limiter, 20)
 
     begun = in_virtual_time(test)
     assert min(begun) >= 7.0
@@ -235,75 +235,75 @@ def test_retry_after_holds_up_all_calls_to_the_endpoint_and_they_come_back_one_b
     assert min(gaps) > 0
 
 
-def test_retry_after_of_an_hour_is_a_minute_for_the_others() -> None:
-    async def test(throttle: RateLimiter) -> float:
-        throttle.end(throttle.begin(), Outcome.THROTTLED, 3600.0)
-        return (await starts(throttle, 1))[0]
+def test_a_retry_after_of_an_hour_holds_up_the_others_for_a_minute() -> None:
+    async def test(limiter: RateLimiter) -> float:
+        limiter.end(limiter.begin(), Outcome.THROTTLED, 3600.0)
+        return (await starts(limiter, 1))[0]
 
     assert in_virtual_time(test) == pytest.approx(60, abs=0.1)
 
 
-def test_after_a_pause_nothing_is_made_up_for() -> None:
-    async def test(throttle: RateLimiter) -> list[float]:
-        pace: Any = throttle._pace
-        throttle.end(throttle.begin(), Outcome.THROTTLED)
-        pace.rate = pace._cut_rate = 10.0
+def test_nothing_is_made_up_for_after_a_pause() -> None:
+    async def test(limiter: RateLimiter) -> list[float]:
+        limiter.end(limiter.begin(), Outcome.ANSWERED)
+        limiter._rates._settle(10.0)
         await asyncio.sleep(20)
-        return await starts(throttle, 11)
+        return await starts(limiter, 11)
 
     begun = in_virtual_time(test)
     assert sum(begin < 0.05 for begin in begun) <= 2
     assert max(begun) == pytest.approx(1.0, abs=0.15)
 
 
-def test_a_pace_that_nobody_has_to_keep_is_forgotten() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        throttle.end(throttle.begin(), Outcome.THROTTLED)
-        assert throttle.pace is not None
+def test_a_rate_that_holds_nothing_up_is_dropped() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        for number in [await begin(limiter) for _ in range(10)]:
+            limiter.end(number, Outcome.THROTTLED)
+        assert limiter.rate_limit is not None
         for _ in range(10):
             await asyncio.sleep(5)
-            throttle.end(await begin(throttle), Outcome.ANSWERED)
-        assert throttle.pace is None
+            limiter.end(await begin(limiter), Outcome.ANSWERED)
+        assert limiter.rate_limit is None
 
     in_virtual_time(test)
 
 
-# The limit ---------------------------------------------------------------------------------------
+# Concurrency -------------------------------------------------------------------------------------
 
 
-def test_a_flood_of_503s_cuts_once_and_not_below_what_is_served_nor_the_floor() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        throttle.bound(8, None)
-        numbers = [await begin(throttle) for _ in range(100)]
+def test_a_flood_of_503s_lowers_the_limit_once_and_not_below_what_is_served_nor_the_floor() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        limiter.bound(8, None)
+        numbers = [await begin(limiter) for _ in range(100)]
         for number in numbers[:70]:
-            throttle.end(number, Outcome.BUSY)
-        first = throttle.limit
+            limiter.end(number, Outcome.BUSY)
+        first = limiter.concurrency_limit
         assert first is not None
         assert first >= 30, "thirty are being served"
         for number in numbers[70:]:
-            throttle.end(number, Outcome.BUSY)
-        assert throttle.limit == first, "these were begun before the cut"
+            limiter.end(number, Outcome.BUSY)
+        assert limiter.concurrency_limit == first, "these began before it was lowered"
         for _ in range(200):
-            both = [await begin(throttle), await begin(throttle)]
-            throttle.end(both[0], Outcome.BUSY)
-            throttle.end(both[1], Outcome.BUSY)
-        assert throttle.limit == 8
+            both = [await begin(limiter), await begin(limiter)]
+            limiter.end(both[0], Outcome.BUSY)
+            limiter.end(both[1], Outcome.BUSY)
+        assert limiter.concurrency_limit == 8
 
     in_virtual_time(test)
 
 
-def test_a_limit_grows_back_where_it_holds_calls_up() -> None:
-    async def test(throttle: RateLimiter) -> None:
-        numbers = [await begin(throttle) for _ in range(40)]
+def test_a_limit_that_holds_calls_up_is_raised_again() -> None:
+    async def test(limiter: RateLimiter) -> None:
+        numbers = [await begin(limiter) for _ in range(40)]
         for number in numbers[:30]:
-            throttle.end(number, Outcome.BUSY)
-        cut = throttle.limit
+            limiter.end(number, Outcome.BUSY)
+        cut = limiter.concurrency_limit
         for number in numbers[30:]:
-            throttle.end(number, Outcome.ANSWERED)
-        assert throttle.limit == cut, "it held nobody up"
-        await asyncio.gather(*(starts(throttle, 100) for _ in range(3)))
-        assert throttle.limit is not None
+            limiter.end(number, Outcome.ANSWERED)
+        assert limiter.concurrency_limit == cut, "it held nothing up"
+        await asyncio.gather(*(starts(limiter, 100) for _ in range(3)))
+        assert limiter.concurrency_limit is not None
         assert cut is not None
-        assert throttle.limit > cut + 20
+        assert limiter.concurrency_limit > cut + 20
 
     in_virtual_time(test)

@@ -1,4 +1,4 @@
-"""How often and how long one call is tried; in virtual time."""
+"""How often and for how long one call is retried; in virtual time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agents.models import retries as module
+from agents.models.config import EndpointConfig
 from agents.models.context import CALL, CallContext, StopSignal
 from agents.models.errors import (
     CallNotStarted,
@@ -43,38 +44,41 @@ def fail_always(
     max_retries: int = 8,
     seconds: float = 600.0,
     lasting: float = 0.0,
-    halt_after: float | None = None,
+    stop_after: float | None = None,
 ) -> tuple[BaseException, list[float], RateLimiter]:
     """A call whose every attempt fails after `lasting` seconds.
 
     Returns:
-        What it ended with, when each attempt began, and the throttle.
+        What it ended with, when each attempt began, and the limiter.
     """
     began: list[float] = []
 
     async def main() -> tuple[BaseException, RateLimiter]:
         loop = asyncio.get_running_loop()
         zero = loop.time()
-        halt = StopSignal()
-        if halt_after is not None:
-            loop.call_later(halt_after, halt.set)
-        CALL.set(CallContext(stop_signal=halt))
-        throttle = RateLimiter(HERE, loop)
-        call = Retries(max_retries, seconds, throttle, HERE)
+        signal = StopSignal()
+        if stop_after is not None:
+            loop.call_later(stop_after, signal.set)
+        CALL.set(CallContext(stop_signal=signal))
+        limiter = RateLimiter(loop)
+        config = EndpointConfig(
+            base_url=HERE, model="m", max_retries=max_retries, retry_seconds=seconds
+        )
+        call = Retries(config, limiter)
         try:
             while True:
-                await call.begin()
+                await call.start()
                 began.append(loop.time() - zero)
                 await asyncio.sleep(lasting)
                 failure = error(call.made)
                 call.end(failure)
-                await call.failed(failure)
+                await call.after_failure(failure)
         except (EndpointError, CallNotStarted) as end:
-            return end, throttle
+            return end, limiter
 
-    end, throttle = run(main())
-    assert throttle.in_flight == 0
-    return end, began, throttle
+    end, limiter = run(main())
+    assert limiter.in_flight == 0
+    return end, began, limiter
 
 
 def gaps(began: list[float]) -> list[float]:
@@ -88,7 +92,7 @@ def test_waits_double_up_to_half_a_minute_and_nine_attempts_are_enough() -> None
     assert str(end) == "It answered 500, after 9 attempts. Wait."
 
 
-def test_waits_are_drawn_from_all_that_is_below_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_are_drawn_uniformly_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[float, float]] = []
 
     def draw(low: float, high: float) -> float:
@@ -98,7 +102,7 @@ def test_waits_are_drawn_from_all_that_is_below_them(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(random, "uniform", draw)
     _, began, _ = fail_always(lambda _: FAILING, max_retries=2)
     assert drawn[:2] == [(0.0, 0.5), (0.0, 1.0)]
-    assert max(began) < 0.01, "only the spread of an endpoint's first calls is left"
+    assert max(began) < 0.01, "only the spread of an endpoint's first calls remains"
 
 
 def test_no_retries_means_one_attempt_and_its_error_as_it_is() -> None:
@@ -107,20 +111,20 @@ def test_no_retries_means_one_attempt_and_its_error_as_it_is() -> None:
     assert end is FAILING
 
 
-def test_the_time_is_bounded_too_the_attempts_themselves_included() -> None:
+def test_the_total_time_is_bounded_attempts_included() -> None:
     end, began, _ = fail_always(lambda _: EndpointTimeout("Late."), seconds=100.0, lasting=40.0)
     assert len(began) == 3
     assert "after 3 attempts" in str(end)
 
 
 @pytest.mark.parametrize("error", [RequestRejected("No."), EndpointMisconfigured("No.")])
-def test_what_will_not_change_is_not_tried_again(error: EndpointError) -> None:
+def test_permanent_errors_are_not_retried(error: EndpointError) -> None:
     end, began, _ = fail_always(lambda _: error)
     assert end is error
     assert len(began) == 1
 
 
-def test_retry_after_is_waited_for() -> None:
+def test_retry_after_is_respected() -> None:
     def busy(made: int) -> EndpointError:
         return EndpointThrottled("Slow.", "", 429, 20.0)
 
@@ -128,40 +132,40 @@ def test_retry_after_is_waited_for() -> None:
     assert min(gaps(began)) >= 20.0
 
 
-def test_an_address_where_nobody_ever_answered_is_given_up_at_once() -> None:
-    end, began, _ = fail_always(lambda _: EndpointAbsent("Nobody."))
+def test_an_address_that_never_answered_is_given_up_soon() -> None:
+    end, began, _ = fail_always(lambda _: EndpointAbsent("No server."))
     assert isinstance(end, EndpointAbsent)
     assert len(began) == 2
     assert began[-1] < 2
 
 
-def test_a_server_that_was_there_before_is_waited_for_as_long_as_the_time_allows() -> None:
+def test_a_server_that_answered_before_is_retried_as_long_as_the_time_allows() -> None:
     def goes_away(made: int) -> EndpointError:
-        return FAILING if made == 1 else EndpointAbsent("Nobody.")
+        return FAILING if made == 1 else EndpointAbsent("No server.")
 
     _, began, _ = fail_always(goes_away)
     assert began[-1] > 60
     assert began[-1] <= 600
 
 
-def test_a_halt_ends_the_wait_at_once() -> None:
-    end, began, _ = fail_always(lambda _: FAILING, halt_after=3.0)
+def test_a_stop_signal_ends_the_wait_at_once() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, stop_after=3.0)
     assert isinstance(end, CallNotStarted)
     assert began == [0.0, 0.5, 1.5]
 
 
-def test_after_a_halt_an_attempt_in_flight_is_the_last() -> None:
-    end, began, _ = fail_always(lambda _: FAILING, lasting=5.0, halt_after=3.0)
+def test_after_a_stop_signal_an_attempt_in_flight_is_the_last() -> None:
+    end, began, _ = fail_always(lambda _: FAILING, lasting=5.0, stop_after=3.0)
     assert isinstance(end, CallNotStarted)
     assert began == [0.0]
 
 
-def test_after_a_halt_an_error_for_good_is_still_told() -> None:
+def test_after_a_stop_signal_a_permanent_error_is_still_raised() -> None:
     error = RequestRejected("No.")
-    assert fail_always(lambda _: error, lasting=5.0, halt_after=3.0)[0] is error
+    assert fail_always(lambda _: error, lasting=5.0, stop_after=3.0)[0] is error
 
 
-def test_only_a_429_slows_the_others_down() -> None:
-    assert fail_always(lambda _: FAILING)[2].pace is None
+def test_only_429s_slow_the_other_calls_down() -> None:
+    assert fail_always(lambda _: FAILING)[2].rate_limit is None
     slow = EndpointThrottled("Slow.", "", 429)
-    assert fail_always(lambda _: slow)[2].pace is not None
+    assert fail_always(lambda _: slow)[2].rate_limit is not None

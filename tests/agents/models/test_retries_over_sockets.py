@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from autogen_core.models import LLMMessage, UserMessage
 
+from agents.models.config import EndpointConfig
 from agents.models.context import CALL, CallContext, StopSignal
-from agents.models.endpoint import EndpointClient, EndpointConfig
+from agents.models.endpoint import EndpointClient
 from agents.models.errors import (
     CallNotStarted,
     EndpointError,

@@ -193,9 +193,9 @@ CALLING: dict[str, Command] = {
     ("fault", "words"),
     [
         (Fault.UNAUTHORIZED, "refused the key (401). Check the key in OPENAI_API_KEY"),
-        (Fault.MODEL_NOT_FOUND, "knows no model 'm' (404)"),
-        (Fault.SCHEMA_UNSUPPORTED, "does not know the form in which JSON is asked for (400)"),
-        (Fault.RESET, "broke the connection off"),
+        (Fault.MODEL_NOT_FOUND, "has no model 'm' (404)"),
+        (Fault.SCHEMA_UNSUPPORTED, "does not support the mode in which JSON is requested (400)"),
+        (Fault.RESET, "closed the connection before"),
     ],
 )
 def test_an_endpoint_that_accepts_no_call_is_reported_and_nothing_is_created(
@@ -266,7 +266,7 @@ def test_a_run_whose_endpoint_fails_keeps_its_results(tmp_path: Path) -> None:
         done = aidsafe(*run, "--json")
         assert done.code == ExitCode.ENDPOINT
         assert done.json["outcomes"] == {"completed": 1, "failed": 10}
-        assert "broke the connection off" in done.err
+        assert "closed the connection before" in done.err
         endpoint.fault_rates.clear()
         again = aidsafe("retry", tmp_path / "run", "--outcome", "failed", "--json")
         assert again.json["outcomes"] == {"completed": 11}

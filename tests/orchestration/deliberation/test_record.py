@@ -13,8 +13,7 @@ import pytest
 from autogen_agentchat.messages import TextMessage, ThoughtEvent
 from autogen_core.models import RequestUsage
 
-from agents.models.config import ModelConfig
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.model import Model
 from orchestration.deliberation.recipe import Cast, load_recipe
 from orchestration.deliberation.record import CoTRecord

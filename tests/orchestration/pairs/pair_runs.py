@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 from agents.deliberation.replies import Intent
 from agents.deliberation.state import Thought
-from agents.models.config import ModelConfig
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.model import Model
 from orchestration.deliberation.job import RECORDS
 from orchestration.deliberation.record import CoTRecord

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from autogen_core.models import RequestUsage
 
-from agents.models.config import ModelConfig
-from agents.models.endpoint import EndpointConfig
+from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.errors import EndpointMisconfigured
 from agents.models.model import Model
 from agents.models.response import EndpointResult

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from autogen_core.models import LLMMessage
 
-from agents.models.config import ModelConfig
-from agents.models.embedded import EmbeddedConfig
+from agents.models.config import EmbeddedConfig, ModelConfig
 from agents.models.errors import (
     EndpointAbsent,
     EndpointError,
