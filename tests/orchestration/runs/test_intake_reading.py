@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -163,7 +164,13 @@ async def test_a_source_far_ahead_of_the_chats_is_read_without_haste(
 ) -> None:
     monkeypatch.setattr(module, "_AHEAD", 10)
     pauses: list[float] = []
-    monkeypatch.setattr("orchestration.runs.intake.time.sleep", pauses.append)
+    sleep = time.sleep
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        sleep(0)  # lets the event loop take what was read
+
+    monkeypatch.setattr("orchestration.runs.intake.time.sleep", pause)
     ended = threading.Event()
 
     def source() -> Iterator[Prompt]:
@@ -171,7 +178,7 @@ async def test_a_source_far_ahead_of_the_chats_is_read_without_haste(
         ended.set()
 
     async with reading_from(journal, source()) as intake:
-        assert await asyncio.to_thread(ended.wait, 5)
+        assert await asyncio.to_thread(ended.wait, 60)
         assert pauses
         assert len(await handed_out(intake)) == 2000
 
