@@ -1,4 +1,4 @@
-"""From the text of a model to a typed reply: finds the object and validates it."""
+"""From the text of a model to a typed reply: finds the object and validates it, or a refusal."""
 
 from __future__ import annotations
 
@@ -17,6 +17,22 @@ _DECODER = json.JSONDecoder(strict=False)  # strict would refuse line breaks ins
 _OBJECT_START = re.compile(r'\{(?=\s*["}])')
 _MAX_BROKEN = 50
 """Broken objects that are skipped; each may cost a pass over the rest of the text."""
+
+
+_REFUSAL = re.compile(
+    r"""\W*(
+        ((i'?m|i\ am)\ ((so|very|really|truly)\ )?)?sorry\b(?!\ for\ the\b)
+      | i\ (do\ |must\ )?apologi[sz]e\b(?!\ for\ the\b)
+      | (as\ an?\ (ai|assistant|language\ model)\b[^.]{0,40}?,?\ )?
+        (unfortunately,?\ |i'?m\ afraid\ (that\ )?)?
+        (i|we)\ ?(\w+ly\ |must\ |have\ to\ )*
+        ( can(no|')t | can\ not | won't | will\ not | decline
+        | ('m|\ am|am|\ are)\ ?(unable|not\ able|not\ comfortable|not\ willing) )
+        # Finding nothing is no refusal, only the wrong form of a reply.
+        (?!(\ to)?\ (see|find|think|spot|identify|detect|add|improve|tell)\b)
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 
 
 class ReplyError(ValueError):
@@ -126,3 +142,15 @@ def _describe(error: ValidationError, most: int = 4) -> str:
         problems.append(f"{where}: {item['msg'].removeprefix('Value error, ')}")
     left = error.error_count() - len(problems)
     return "; ".join(problems) + (f"; and {left} more" if left > 0 else "")
+
+
+def looks_like_refusal(text: str) -> bool:
+    """Whether a text begins like a refusal.
+
+    Asked only of replies that could not be parsed: it decides between two failures, never about
+    the content of a chat. `refused` goes to the fallback models, `malformed` to a correction turn.
+    In doubt it says no, since a correction turn costs little and a model that does refuse will do
+    so again. So "I am not able to see a problem" is no refusal: that is a deliberator at work.
+    """
+    said = without_thinking(text).strip()[:200].replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return bool(_REFUSAL.match(said))

@@ -20,17 +20,24 @@ from autogen_core import CancellationToken, Component
 from autogen_core.models import AssistantMessage, LLMMessage, RequestUsage, UserMessage
 from pydantic import BaseModel, Field, field_serializer
 
-from agents.chat_state import ChatState, state_after, store_state
-from agents.fields_set import share_fields_set
 from agents.layout import Briefing
 from agents.models.config import NamedModelConfig
 from agents.models.model import ChatModel, Model, ModelReply
-from agents.parsing import ReplyError, parse_reply
+from agents.parsing import ReplyError, looks_like_refusal, parse_reply
 from agents.persona import Persona
 from agents.prompt_texts import AnyPromptTexts, default_prompts, fill
-from agents.refusals import looks_like_refusal
 from agents.replies import ReplyLimits, TypedReply
-from agents.turns import Call, Turn, TurnMessage, TurnOutcome, message_factory
+from agents.turns import (
+    Call,
+    ChatState,
+    Turn,
+    TurnMessage,
+    TurnOutcome,
+    message_factory,
+    share_fields_set,
+    state_after,
+    store_state,
+)
 from policies import PolicySet
 
 

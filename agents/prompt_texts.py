@@ -17,15 +17,14 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     StringConstraints,
     create_model,
 )
 
-from agents.yaml_files import Name, SingleLine, check_file_name, content_hash, find_file
-from policies import FieldError, load_yaml
+from policies import FieldError, YamlFiles
+from policies.yaml_model import Name, SingleLine, YamlModel
 
 SHIPPED = Path(__file__).parent / "prompts"
 
@@ -42,13 +41,11 @@ def _format(text: str) -> str:
     return _PLACEHOLDER.sub(r"%(\1)s", text.replace("%", "%%"))
 
 
-class Texts(BaseModel):
+class Texts(BaseModel, extra="forbid", frozen=True):
     """Texts that belong together. Its fields follow from the shipped file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class PromptTexts(Texts):
+class PromptTexts(YamlModel):
     """All prompt texts. Each section of the shipped file is a field, too."""
 
     name: Name
@@ -60,13 +57,8 @@ class PromptTexts(Texts):
         """A section; its texts are attributes."""
         return getattr(self, name)
 
-    @property
-    def hash(self) -> str:
-        """Fingerprint of the content, as records cite it."""
-        return content_hash(self)
 
-
-TextsT = TypeVar("TextsT", bound=Texts)
+TextsT = TypeVar("TextsT", bound=BaseModel)
 
 
 def _field_of(shipped: Any, name: str) -> Any:
@@ -124,28 +116,8 @@ AnyPromptTexts: TypeAlias = Annotated[PromptTexts, BeforeValidator(read_prompts)
 """Prompt texts as a field of a model."""
 
 
-def load_prompts(path: Path) -> PromptTexts:
-    """Reads a prompts file.
-
-    Raises:
-        YamlError: With every problem of the file, each with its line and remedy.
-    """
-    return load_yaml(path, prompts_model(), checks=[check_file_name(path, "prompts")])
-
-
-def prompts_files() -> dict[str, Path]:
-    """The shipped prompts files by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-
-
-def find_prompts(name_or_path: str) -> PromptTexts:
-    """Prompt texts by the name of shipped ones, or by the path of a YAML file.
-
-    Raises:
-        InputError: There are no such prompts.
-        YamlError: With every problem of the file.
-    """
-    return load_prompts(find_file(name_or_path, prompts_files(), "prompts file"))
+PROMPTS = YamlFiles("prompts file", SHIPPED, prompts_model, is_named=True)
+find_prompts = PROMPTS.load
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, TypeAlias
 
@@ -18,7 +18,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     StringConstraints,
@@ -27,7 +26,7 @@ from pydantic import (
 )
 
 from policies import FieldError, PolicySet
-from policies.problems import quote, shorten, suggest
+from policies.errors import quote, shorten, suggest
 
 KINDS = ("deliberation", "pairs")
 """The kinds of chats. Each is a folder in `agents/`, with the modules `replies`, `state` and
@@ -50,10 +49,8 @@ NoteText = Annotated[ReplyText, Field(json_schema_extra=limited("note_chars"))]
 ResponseText = Annotated[ReplyText, Field(json_schema_extra=limited("response_chars"))]
 
 
-class ReplyLimits(BaseModel):
+class ReplyLimits(BaseModel, extra="forbid", frozen=True):
     """How long a reply may be, as the schema asks for it. Small models run on without limits."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     intents: int = Field(default=6, ge=1, le=20)
     """Intents in one reply of the intent analyst."""
@@ -80,25 +77,13 @@ class ReplyContract:
     policy_set: PolicySet
     limits: ReplyLimits = field(default_factory=ReplyLimits)
 
-    @cached_property
-    def owners(self) -> dict[str, str]:
-        """Policy id of each rule id. Treat as read-only."""
-        return {rule.id: p.id for p in self.policy_set.policies for rule in p.rules}
-
-    @property
-    def policy_ids(self) -> tuple[str, ...]:
-        """Ids of the policies, in the order of the set."""
-        return self.policy_set.policy_ids
-
     def ids(self, what: str) -> Collection[str]:
         """The ids of the `policies` or of the `rules`."""
-        return self.policy_ids if what == "policies" else self.owners
+        return self.policy_set.policy_ids if what == "policies" else self.policy_set.owners
 
 
-class ReplyPart(BaseModel):
+class ReplyPart(BaseModel, extra="ignore", frozen=True):
     """A reply, or a part of one."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     @classmethod
     def schema_for(cls, contract: ReplyContract) -> dict[str, Any]:

@@ -15,8 +15,3 @@ def words_of(text: str) -> tuple[str, ...]:
     """The words of a text, case and punctuation aside; of Chinese and Japanese, the characters."""
     plain = unicodedata.normalize("NFKC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     return tuple(_WORD.findall(plain.casefold()))
-
-
-def has_words(text: str) -> bool:
-    """Whether a text has any."""
-    return bool(_WORD.search(text))

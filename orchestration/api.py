@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,14 @@ from orchestration.pairs.job import PAIRS, PairJob
 from orchestration.pairs.pair import PreferencePair
 from orchestration.pairs.places import check_records, pairs_folder
 from orchestration.pairs.recipe import PairCast, PairRecipe, load_pair_recipe
-from orchestration.pairs.serialize import PairSerializer
-from orchestration.prompts.reader import Prompt, as_prompt, read_prompts
+from orchestration.pairs.serialize import pair_of
+from orchestration.prompts.reader import Prompt, PromptReader, as_prompt
 from orchestration.runs.budget import Limits
 from orchestration.runs.folder import models_of_run, policies_of_run
 from orchestration.runs.intake import Intake, Source
 from orchestration.runs.job import Kind, ResultT
 from orchestration.runs.reader import RunReader
-from orchestration.runs.results import RunResults
+from orchestration.runs.result import ChatEnd
 from orchestration.runs.run import Run, requeue
 from policies import InputError, PolicySet, load_policy_set
 
@@ -81,7 +80,7 @@ def load_cast(
     if not isinstance(policies, PolicySet):
         policies = load_policy_set(policies)
     texts = None if prompts is None else find_prompts(str(prompts))
-    return Cast.load(recipe, policies, made, personas, texts, termination)
+    return Cast(recipe, policies, made, _objects(personas), texts, termination)
 
 
 async def deliberate(prompt: str | Prompt, cast: Cast) -> CoTRecord:
@@ -92,7 +91,7 @@ async def deliberate(prompt: str | Prompt, cast: Cast) -> CoTRecord:
     Raises:
         EndpointError: A model gave no reply, after retries.
     """
-    prompt = _as_prompt(prompt)
+    prompt = as_prompt(prompt)
     chat = cast.make_chat()
     await chat.run(task=prompt.text)
     return cast.record(chat, prompt)
@@ -130,13 +129,13 @@ async def deliberate_all(
     """
     opened: AbstractContextManager[Iterator[Prompt]]
     if isinstance(prompts, str | Path):
-        source, opened = Source(str(prompts)), read_prompts(str(prompts))
+        source, opened = Source(str(prompts)), PromptReader(str(prompts))
     else:
-        source, opened = Source("(given in Python)"), nullcontext(map(_as_prompt, prompts))
+        source, opened = Source("(given in Python)"), nullcontext(map(as_prompt, prompts))
     with opened as given:
         run = Run(Path(folder), DeliberationJob(cast), source)
-        at_once = concurrency or cast.default_concurrency
-        async with aclosing(_execute(run, RECORDS, given, at_once, limits, retry)) as records:
+        records = _execute(run, RECORDS, given, concurrency, limits, retry)
+        async with aclosing(records):
             async for record in records:
                 yield record
 
@@ -171,7 +170,8 @@ def load_pair_cast(
     made = make_models(model, models, seed=seed, price=price, allowed=allowed)
     if not isinstance(recipe, PairRecipe):
         recipe = load_pair_recipe(str(recipe or ("small" if is_embedded(made) else "default")))
-    return PairCast.load(recipe, policy_set, made, load_seeds(recipe.seeds), personas, baseline)
+    seeds = load_seeds(recipe.seeds)
+    return PairCast(recipe, policy_set, made, seeds, _objects(personas), baseline)
 
 
 async def make_pair(record: CoTRecord, cast: Cast | PairCast) -> PreferencePair:
@@ -199,8 +199,7 @@ async def make_pair(record: CoTRecord, cast: Cast | PairCast) -> PreferencePair:
     chat = pair_cast.make_chat()
     if brief.target:  # otherwise it is off limits, and the pair says so
         await chat.run(task=brief.task(record.prompt))
-    started = chat.started_at or datetime.now(UTC)
-    return PairSerializer(pair_cast).pair(record, brief, chat.messages, chat.stop_reason, started)
+    return pair_of(pair_cast, record, brief, ChatEnd.of(chat))
 
 
 async def make_pairs(
@@ -233,8 +232,8 @@ async def make_pairs(
     async with own as made:
         job = PairJob(made, path)
         run = Run(pairs_folder(path, made.baseline), job, job.source(limit))
-        at_once = concurrency or made.default_concurrency
-        async with aclosing(_execute(run, PAIRS, job.prompts(), at_once, limits, retry)) as pairs:
+        pairs = _execute(run, PAIRS, job.prompts(), concurrency, limits, retry)
+        async with aclosing(pairs):
             async for pair in pairs:
                 yield pair
 
@@ -261,20 +260,21 @@ def open_run(folder: str | Path) -> RunReader[Any]:
         raise
 
 
-def _as_prompt(prompt: str | Prompt) -> Prompt:
-    return prompt if isinstance(prompt, Prompt) else as_prompt(prompt)
+def _objects(personas: Personas | None) -> Personas | None:
+    """Personas that shipped ones are added to; a cast takes a mapping for all that there are."""
+    return list(personas.values()) if isinstance(personas, Mapping) else personas
 
 
 async def _execute(
     run: Run,
     kind: Kind[ResultT],
     prompts: Iterator[Prompt],
-    concurrency: int,
+    concurrency: int | None,
     limits: Limits | None,
     retry: Collection[str],
 ) -> AsyncGenerator[ResultT, None]:
     """A session of a run, as the results of its folder; closes the run."""
-    results = RunResults(run.journal, kind)
+    results = RunReader(run.journal, kind)
     # Ids alone: if the consumer is slower than the run, results must not fill the memory.
     finished: asyncio.Queue[str | None] = asyncio.Queue()
 
@@ -288,7 +288,7 @@ async def _execute(
             await requeue(run.journal, retry)
             await run.execute(
                 prompts,
-                concurrency,
+                concurrency or run.job.cast.default_concurrency,
                 limits=limits,
                 choose=choose_all,
                 on_result=lambda result: finished.put_nowait(result.id),

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from policies.problems import Finding, Loc, quote, suggest
+from policies.errors import Finding, Loc, quote, suggest
 
 
 def find_policy_conflicts(policy: Any) -> Iterator[Finding]:
@@ -34,17 +34,23 @@ def find_policy_conflicts(policy: Any) -> Iterator[Finding]:
 
 def find_set_conflicts(policy_set: Any) -> Iterator[Finding]:
     """Finds everything that contradicts something else in the set."""
+    policies = list(_items(policy_set, "policies"))
+    known = [own for _, policy in policies if (own := _text(policy, "id"))]
     ids: defaultdict[tuple[str, str], list[Loc]] = defaultdict(list)
-    overlaps: list[tuple[Loc, str, str, str]] = []  # where, both policies, the one that prevails
-    for index, policy in _items(policy_set, "policies"):
-        at: Loc = ("policies", index)
-        own = _text(policy, "id")
+    decided: defaultdict[tuple[str, ...], list[tuple[Loc, str]]] = defaultdict(list)
+    for index, policy in policies:
+        at, own = ("policies", index), _text(policy, "id")
         ids["policy", own].append((*at, "id"))
         for number, rule in _items(policy, "rules"):
             ids["rule", _text(rule, "id")].append((*at, "rules", number, "id"))
         for number, overlap in _items(policy, "overlaps"):
-            names = _text(overlap, "policy"), _text(overlap, "prevails")
-            overlaps.append(((*at, "overlaps", number), own, *names))
+            other, prevails = _text(overlap, "policy"), _text(overlap, "prevails")
+            if other and other not in known:
+                cause = f"There is no policy {quote(other)} in this set."
+                yield (*at, "overlaps", number, "policy"), cause, suggest(other, known)
+            if own and other and prevails in (own, other):
+                statement = (*at, "overlaps", number, "prevails"), prevails
+                decided[tuple(sorted((own, other)))].append(statement)
         for loc, cause, remedy in find_policy_conflicts(policy):
             yield (*at, *loc), cause, remedy
     for (kind, name), locs in ids.items():
@@ -52,28 +58,13 @@ def find_set_conflicts(policy_set: Any) -> Iterator[Finding]:
         for loc in locs if name and len(locs) > 1 else ():
             cause = f"The {kind} id {quote(name)} is used {len(locs)} times in this set."
             yield loc, cause, "Keep it in one place and give the others ids of their own."
-    known = [name for kind, name in ids if kind == "policy" and name]
-    for loc, _, other, _ in overlaps:
-        if other and other not in known:
-            cause = f"There is no policy {quote(other)} in this set."
-            yield (*loc, "policy"), cause, suggest(other, known)
-    yield from _find_contradictions(overlaps)
-
-
-def _find_contradictions(overlaps: list[tuple[Loc, str, str, str]]) -> Iterator[Finding]:
-    decided: defaultdict[tuple[str, ...], list[tuple[Loc, str]]] = defaultdict(list)
-    for loc, own, other, prevails in overlaps:
-        if own and other and prevails in (own, other):
-            decided[tuple(sorted((own, other)))].append((loc, prevails))
     for (first, second), statements in decided.items():
-        if len({prevails for _, prevails in statements}) > 1:
-            for loc, prevails in statements:
-                yield (
-                    (*loc, "prevails"),
-                    f"The overlap of {quote(first)} and {quote(second)} is decided both ways in "
-                    f"this set; here {quote(prevails)} prevails.",
-                    "Let the same policy prevail wherever this overlap stands.",
-                )
+        for loc, prevails in statements if len({who for _, who in statements}) > 1 else ():
+            cause = (
+                f"The overlap of {quote(first)} and {quote(second)} is decided both ways in this "
+                f"set; here {quote(prevails)} prevails."
+            )
+            yield loc, cause, "Let the same policy prevail wherever this overlap stands."
 
 
 def _items(raw: Any, key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
-    model_validator,
 )
 
 from policies.consistency import find_policy_conflicts, find_set_conflicts
-from policies.problems import FieldError, Finding, quote
+from policies.errors import FieldError, quote
+from policies.yaml_model import YamlModel, fingerprint
 
 
 def _clean(text: str) -> str:
@@ -97,18 +94,21 @@ Version = Annotated[
 """Told to people; programs compare hashes."""
 
 
-T = TypeVar("T", bound=BaseModel)
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Part(YamlModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copies by validating anew; pydantic's own copy would keep the cached ids and hash."""
+        """Copies by validating anew; pydantic's own copy would keep the cached ids."""
         return self.model_validate({**self.model_dump(), **(update or {})})
 
+    @property
+    def hash(self) -> str:
+        """Changes if and only if the content does: `sha256:` and 16 hexadecimal digits."""
+        # Defaults are left out, so that a field added later changes no hash until it is used.
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        compact = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return fingerprint(compact)
 
-class Rule(_Frozen):
+
+class Rule(_Part):
     """One thing that a policy demands or forbids."""
 
     id: RuleId
@@ -117,7 +117,7 @@ class Rule(_Frozen):
     """The rule, as a sentence that can be judged kept or broken."""
 
 
-class ResponseGuide(_Frozen):
+class ResponseGuide(_Part):
     """How to respond to a prompt that a policy bears upon."""
 
     help: Text
@@ -128,7 +128,7 @@ class ResponseGuide(_Frozen):
     """When to decline, and why."""
 
 
-class Overlap(_Frozen):
+class Overlap(_Part):
     """Another policy of the set that bears upon the same prompts."""
 
     policy: PolicyId
@@ -139,8 +139,10 @@ class Overlap(_Frozen):
     """Where they meet, or why that one prevails."""
 
 
-class Policy(_Frozen):
+class Policy(_Part):
     """What a model may and may not do in one area of harm."""
+
+    checks = (find_policy_conflicts,)
 
     id: PolicyId
     """Cited by thoughts."""
@@ -159,18 +161,11 @@ class Policy(_Frozen):
     overlaps: tuple[Overlap, ...] = Field(default=(), max_length=50)
     """Where it meets other policies; an overlap need be stated by only one of the two."""
 
-    @property
-    def hash(self) -> str:
-        """Changes if and only if the content does: `sha256:` and 16 hexadecimal digits."""
-        return _hash(self)
 
-    @model_validator(mode="after")
-    def _check_consistency(self) -> Self:
-        return _consistent(self, find_policy_conflicts)
-
-
-class PolicySet(_Frozen):
+class PolicySet(_Part):
     """The policies that are reasoned over together."""
+
+    checks = (find_set_conflicts,)
 
     id: PolicyId
     """Its name in commands and records."""
@@ -191,40 +186,15 @@ class PolicySet(_Frozen):
         return tuple(policy.id for policy in self.policies)
 
     @cached_property
-    def rule_ids(self) -> tuple[str, ...]:
-        """The ids of all rules, in file order."""
-        return tuple(self._policy_of)
-
-    @cached_property
-    def hash(self) -> str:
-        """Changes if and only if the content does: `sha256:` and 16 hexadecimal digits."""
-        return _hash(self)
-
-    @cached_property
-    def _policy_of(self) -> dict[str, str]:
+    def owners(self) -> dict[str, str]:
+        """The policy id of each rule id, in file order. Treat as read-only."""
         return {rule.id: policy.id for policy in self.policies for rule in policy.rules}
 
-    def policy_of_rule(self, rule_id: str) -> str:
-        """The id of the policy that holds a rule; a KeyError if none does."""
-        return self._policy_of[rule_id]
+    @property
+    def rule_ids(self) -> tuple[str, ...]:
+        """The ids of all rules, in file order."""
+        return tuple(self.owners)
 
     def get(self, policy_id: str) -> Policy:
         """The policy of that id; a KeyError if there is none."""
         return {policy.id: policy for policy in self.policies}[policy_id]
-
-    @model_validator(mode="after")
-    def _check_consistency(self) -> Self:
-        return _consistent(self, find_set_conflicts)
-
-
-def _consistent(model: T, find: Callable[[Any], Iterable[Finding]]) -> T:
-    for _, cause, remedy in find(model.model_dump()):
-        raise FieldError(cause, remedy)
-    return model
-
-
-def _hash(model: BaseModel) -> str:
-    # Defaults are left out, so that a field added later changes no hash until it is used.
-    content = model.model_dump(mode="json", exclude_defaults=True)
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()[:16]}"

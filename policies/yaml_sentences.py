@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from policies.problems import FieldError, Loc, quote, shorten, suggest
+from policies.errors import FieldError, Loc, quote, shorten, suggest
 
 _LIST_TYPES = {"list_type", "tuple_type", "set_type", "frozen_set_type"}
 _MAPPING_TYPES = {"dict_type", "mapping_type", "model_type", "model_attributes_type"}
@@ -86,16 +86,26 @@ _SYNTAX = (
 """Part of what PyYAML says, what that means, and what to do about it."""
 
 
-def explain_syntax(error: yaml.MarkedYAMLError) -> tuple[str, str]:
-    """Cause and remedy of text that is not YAML at all."""
-    said = error.problem or "it cannot be read"
+def explain_syntax(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str, str]:
+    """Line, cause and remedy of a text that is not YAML at all."""
+    said, begin = error.problem or "it cannot be read", error.context_mark
+    mark = error.problem_mark or begin
+    if "found unexpected end of stream" in said:
+        # A quote that is never closed: the end of the file tells its writer nothing.
+        mark = begin or mark
+    number = mark.line if mark else 0
+    if isinstance(error, yaml.composer.ComposerError):
+        cause = 'A second document begins here ("---"), and a file holds one.'
+        return number + 1, cause, "Remove the line, or make two files."
+    here = [*text.splitlines(), ""][number]
+    if re.match(r"\s*\t", here) or "'\\t'" in said:
+        return number + 1, "This line is indented with a tab.", "Use spaces, in the whole file."
     cause, remedy = next(
         ((cause, remedy) for part, cause, remedy in _SYNTAX if part in said),
         (said, "Check the indentation, the colons and the quotes of this line and the one before."),
     )
-    begin = error.context_mark
     since = f" (in what begins on line {begin.line + 1})" if begin else ""
-    return f"This is not valid YAML: {cause}{since}.", remedy
+    return number + 1, f"This is not valid YAML: {cause}{since}.", remedy
 
 
 def explain_value(

@@ -237,4 +237,4 @@ def cast(
             **recipe,
         }
     )
-    return Cast.load(made, policy_set or load_policy_set("aidsafe"), {"default": model}), client
+    return Cast(made, policy_set or load_policy_set("aidsafe"), {"default": model}), client

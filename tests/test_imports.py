@@ -15,11 +15,11 @@ ROOMS = ("policies", "agents", "orchestration")
 """Each may import those before it."""
 LAYERS: dict[str, tuple[set[str], ...]] = {
     "agents": (
-        {"words", "models", "personas", "prompts", "yaml_files", "kinds", "fields_set"},
+        {"words", "models", "personas", "prompts", "kinds"},
         {"replies", "prompt_texts"},
         {"parsing", "persona"},
-        {"refusals", "turns"},
-        {"chat_state", "layout"},
+        {"turns"},
+        {"layout"},
         {"policy_agent"},
         {"deliberation", "pairs"},
         {"__init__"},

@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from agents.chat_state import ChatState
 from agents.deliberation.replies import (
     DeliberationReply,
     DraftReply,
@@ -23,15 +22,12 @@ from agents.deliberation.replies import (
     RefinementReply,
     Rewrite,
 )
-from agents.fields_set import share_fields_set
 from agents.replies import Citation, ReplyContract
-from agents.turns import Stance, Turn
+from agents.turns import ChatState, Stance, Turn, share_fields_set
 
 
-class Objection(BaseModel):
+class Objection(BaseModel, extra="forbid"):
     """A deliberator's dispute of a thought."""
-
-    model_config = ConfigDict(extra="forbid")
 
     by: str
     """Agent that disputes."""
@@ -39,10 +35,8 @@ class Objection(BaseModel):
     reason: str
 
 
-class Thought(BaseModel):
+class Thought(BaseModel, extra="forbid"):
     """One step of the chain of thought, tied to policies."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: int
     """Number in this deliberation, from 1, in order of creation; never used twice."""
@@ -63,10 +57,8 @@ class Thought(BaseModel):
 RemovalReason: TypeAlias = DropReason | Literal["corrected", "rewritten"]
 
 
-class RemovedThought(BaseModel):
+class RemovedThought(BaseModel, extra="forbid"):
     """A thought that is not in the final chain, and why."""
-
-    model_config = ConfigDict(extra="forbid")
 
     thought: Thought
     reason: RemovalReason
@@ -187,7 +179,7 @@ class DeliberationState(ChatState):
 
     def _policies(self, citation: Citation) -> list[str]:
         """The policies that are cited, and those of the rules that are; unknown rules have none."""
-        owners = self.contract.owners
+        owners = self.contract.policy_set.owners
         owning = (owners[rule] for rule in citation.rules if rule in owners)
         return list(dict.fromkeys([*citation.policies, *owning]))
 

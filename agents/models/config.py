@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from agents.models.redaction import redact
 from agents.models.usage import Usage
@@ -19,10 +19,8 @@ JsonMode: TypeAlias = Literal["json_schema", "json_object", "text", "llguidance"
 """How an endpoint is asked for JSON."""
 
 
-class EmbeddedConfig(BaseModel):
+class EmbeddedConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """Which GGUF file to run, and how."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     path: str | None = None
     """Path of a GGUF file, or `hf:<owner>/<repository>/<file>`, which is downloaded once into the
@@ -35,10 +33,8 @@ class EmbeddedConfig(BaseModel):
     """CPU threads; llama.cpp's own choice if left out."""
 
 
-class RateLimit(BaseModel):
+class RateLimit(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """How the rate of calls adapts to an endpoint."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     margin: float = Field(default=0.05, gt=0, le=0.5)
     """Share of a measured limit that is left unused."""
@@ -52,10 +48,8 @@ class RateLimit(BaseModel):
     """Seconds that one `Retry-After` may hold up all calls to the endpoint."""
 
 
-class EndpointConfig(BaseModel):
+class EndpointConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """Where an endpoint is, and how to talk to it. Holds the name of the key, never the key."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     base_url: str = Field(pattern=r"^https?://")
     """Address up to and including the version, such as `https://api.openai.com/v1`."""
@@ -105,10 +99,8 @@ class EndpointConfig(BaseModel):
         return url.rstrip("/")
 
 
-class Price(BaseModel):
+class Price(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """What a model's tokens cost, per million."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     prompt: float = Field(ge=0)
     """Per million tokens of the prompt."""
@@ -128,10 +120,8 @@ class Price(BaseModel):
         ) / 1e6
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
     """One entry of a `models:` block: where a model is, and how to sample from it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     endpoint: EndpointConfig | None = None
     """An endpoint that speaks the OpenAI protocol."""
@@ -199,10 +189,8 @@ EMBEDDED = ModelConfig(
 """The model that is used when none is configured."""
 
 
-class ModelsFile(BaseModel):
+class ModelsFile(BaseModel, extra="forbid"):
     """A YAML file with a `models:` block."""
-
-    model_config = ConfigDict(extra="forbid")
 
     models: dict[str, ModelConfig] = Field(min_length=1)
     """Models by name. Personas that name none use `default`."""

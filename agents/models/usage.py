@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 
-class Usage(BaseModel):
+class Usage(BaseModel, extra="forbid"):
     """Tokens, as the endpoint counts them."""
-
-    model_config = ConfigDict(extra="forbid")
 
     prompt_tokens: int = 0
     """Tokens of the prompt, cached ones included."""

@@ -1,22 +1,28 @@
-"""The roles of a pair chat: ear-whisperer, generator and scorer."""
+"""The roles of a pair chat: ear-whisperer, generator and scorer.
+
+Unlike deliberators, they must not see each other's turns: a generator that knew of the
+ear-whisperer would not be misled, and a scorer that knew of the belief would not judge the answer.
+What they share are the policies, which stand first in all their system prompts, so that an
+endpoint's prefix cache serves them.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from autogen_agentchat.messages import BaseChatMessage
 from autogen_core import CancellationToken
-from autogen_core.models import LLMMessage, UserMessage
+from autogen_core.models import LLMMessage, SystemMessage, UserMessage
 
-from agents.layout import fence, lay_out
+from agents.layout import Briefing, fence, lay_out
 from agents.models.errors import EndpointMisconfigured
 from agents.models.model import ModelReply
 from agents.models.usage import Usage
-from agents.pairs.layout import classifier_request, show_answer, system_message
 from agents.pairs.replies import AnswerReply, BeliefReply, ClassifierReply, JudgeReply, PairLimits
-from agents.pairs.state import BriefMessage, Exemplar, PairState
+from agents.pairs.state import BriefMessage, CandidateAnswer, Exemplar, PairState
 from agents.parsing import ReplyError, without_thinking
 from agents.policy_agent import PolicyAgent, PolicyAgentConfig, RefusedError, call_of
 from agents.prompt_texts import fill
@@ -28,6 +34,7 @@ _LEAST_SHARE = 0.001
 """Probability that Yes and No must have together: less is noise, and no opinion."""
 _TOP_TOKENS = 20
 """How many tokens' probabilities a classifier is asked for; what OpenAI and vLLM allow at most."""
+_TURN_MARK = re.compile(r"<+(start|end)_of_turn>+")
 
 
 class PairAgentConfig(PolicyAgentConfig):
@@ -75,8 +82,10 @@ class PairAgent(PolicyAgent):
         return [system, UserMessage(content=content, source="user")]
 
     def round(self, state: PairState) -> int:
-        """The number of the attempt."""
-        return len(state.attempts)
+        """The number of the attempt, which a belief begins, or an answer without one."""
+        attempt = state.attempt
+        begins = attempt is None or attempt.answer is not None
+        return len(state.attempts) + (begins and self.reply_type in (BeliefReply, AnswerReply))
 
 
 class EarWhisperer(PairAgent):
@@ -107,10 +116,6 @@ class EarWhisperer(PairAgent):
         """Its own turns so far, append-only."""
         own = [turn for turn in state.turns if turn.role == self.role]
         return lay_out(system_message(self.briefing, self.role), prompt, own, instruction)
-
-    def round(self, state: PairState) -> int:
-        """The attempt that the belief begins."""
-        return len(state.attempts) + 1
 
 
 class Generator(PairAgent):
@@ -143,11 +148,6 @@ class Generator(PairAgent):
             thoughts=texts.one_thought if number == 1 else fill(texts.thoughts, number=number),
             words=max(10, round(len(words_of(chosen.response)), -1)),
         )
-
-    def round(self, state: PairState) -> int:
-        """The attempt that the answer belongs to."""
-        attempt = state.attempt
-        return len(state.attempts) + (attempt is None or attempt.answer is not None)
 
     def read(self, answer: ModelReply, data: Sequence[str], state: PairState) -> TypedReply:
         """The reply; a refusal in words is one, too."""
@@ -284,3 +284,38 @@ def _show_exemplars(exemplars: Sequence[Exemplar], texts: Any) -> str:
         for e in exemplars
     )
     return fill(texts.exemplars, beliefs=fence(shown, "BELIEFS"))
+
+
+def system_message(briefing: Briefing, role: str) -> SystemMessage:
+    """The system prompt of a role: the policies, then what the role is to do."""
+    texts = briefing.prompts.section("pairs")
+    return briefing.system_message(texts.system, getattr(texts, role).ground_rules)
+
+
+def show_answer(answer: CandidateAnswer, texts: Any) -> str:
+    """An answer as a judge reads it: the same form for both sides."""
+    thoughts = "\n".join(
+        fill(
+            texts.thought,
+            number=number,
+            text=thought.text,
+            cited=", ".join([*thought.policies, *thought.rules]),
+        )
+        for number, thought in enumerate(answer.thoughts, 1)
+    )
+    shown = fill(texts.answer, thoughts=thoughts or texts.no_thoughts, response=answer.response)
+    return fence(shown, "ANSWER")
+
+
+def classifier_request(
+    prompt: str, answer: CandidateAnswer, principle: str, texts: Any
+) -> list[LLMMessage]:
+    """Asks a classifier such as ShieldGemma whether an answer violates one principle.
+
+    There is no system message, since its chat template knows none.
+    """
+    said = "\n".join([*(thought.text for thought in answer.thoughts), "", answer.response])
+    # Neither text can pass for the end of a turn.
+    asked, said = (_TURN_MARK.sub(r"\1_of_turn", text).strip() for text in (prompt, said))
+    text = fill(texts.request, prompt=asked, answer=said, principle=principle)
+    return [UserMessage(content=text, source="user")]

@@ -104,14 +104,14 @@ class JudgeReply(TypedReply):
         contract = info.context
         if not isinstance(contract, ReplyContract):
             return judgements
-        missing = [policy for policy in contract.policy_ids if policy not in judgements]
+        missing = [policy for policy in contract.policy_set.policy_ids if policy not in judgements]
         if missing:
             raise ValueError(f"{', '.join(missing)} {_are(missing)} missing; judge every policy")
-        unknown = [name[:60] for name in judgements if name not in contract.policy_ids]
+        unknown = [name[:60] for name in judgements if name not in contract.policy_set.policy_ids]
         if unknown:
             raise ValueError(f"{', '.join(unknown)} {_are(unknown)} no policy")
         for policy, judgement in judgements.items():
-            if contract.owners.get(judgement.rule) != policy:
+            if contract.policy_set.owners.get(judgement.rule) != policy:
                 raise ValueError(f"{judgement.rule[:60]} is not a rule of {policy}")
         return judgements
 

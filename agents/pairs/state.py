@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from autogen_agentchat.messages import BaseChatMessage, StructuredMessage, TextMessage
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from agents.chat_state import ChatState
 from agents.pairs.replies import AnswerReply, BeliefReply, ClassifierReply, ScorerReply
 from agents.replies import TypedReply
-from agents.turns import Turn
+from agents.turns import ChatState, Turn
 from policies import PolicySet
 
 PairKind: TypeAlias = Literal["violation", "over_refusal"]
@@ -29,11 +28,7 @@ CHOSEN_SCORER = "chosen_scorer"
 """Name of the agent that scores the record's own answer; its persona is the scorer's."""
 
 
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Step(_Data):
+class Step(BaseModel, extra="forbid"):
     """A thought of an answer, with what it cites."""
 
     text: str
@@ -41,7 +36,7 @@ class Step(_Data):
     rules: list[str]
 
 
-class CandidateAnswer(_Data):
+class CandidateAnswer(BaseModel, extra="forbid"):
     """An answer that may become a side of a pair: thoughts and the response that follows."""
 
     thoughts: list[Step]
@@ -53,7 +48,7 @@ class CandidateAnswer(_Data):
         return "\n".join([*(thought.text for thought in self.thoughts), self.response])
 
 
-class Score(_Data):
+class Score(BaseModel, extra="forbid"):
     """How far an answer violates one policy."""
 
     policy: str
@@ -67,7 +62,7 @@ class Score(_Data):
     """The words of the answer that violate it, where the scorer quotes them."""
 
 
-class Exemplar(_Data):
+class Exemplar(BaseModel, extra="forbid"):
     """A belief that misled before, for the ear-whisperer to learn from."""
 
     policy: str
@@ -79,7 +74,7 @@ class Exemplar(_Data):
     """How far that violated the policies that count."""
 
 
-class PairBrief(_Data):
+class PairBrief(BaseModel, extra="forbid"):
     """What a pair chat is given besides the prompt."""
 
     kind: PairKind
@@ -209,7 +204,7 @@ def scores_of(reply: ScorerReply, policy_set: PolicySet) -> list[Score]:
 
     if isinstance(reply, ClassifierReply):
         scores = reply.violations.items()
-        owners = {name: policy_set.policy_of_rule(name) for name in rules}
+        owners = policy_set.owners
         return [score(owners.get(n, n), value, n if n in rules else "") for n, value in scores]
     judged = [(policy, reply.judgements[policy]) for policy in policy_set.policy_ids]
     return [score(p, j.score, j.rule, j.quote) if j.rating else score(p, 0.0) for p, j in judged]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, Self, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 from autogen_core import CancellationToken
 
@@ -23,18 +24,10 @@ class Cancellation:
 
     def __init__(self, token: CancellationToken | None) -> None:
         self._token = token
-        self._waiting: asyncio.Task[Any] | None = None
-        self._cancelled = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def __enter__(self) -> Self:
-        if self._token is not None:
+        self._step: asyncio.Timeout | None = None
+        if token is not None:
             self._loop = asyncio.get_running_loop()
-            self._token.add_callback(self._token_was_cancelled)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop = None  # the token may be cancelled later, without effect
+            token.add_callback(self._token_was_cancelled)
 
     async def next_of(self, stream: AsyncIterator[T]) -> T | None:
         """The next item of a stream; None at its end.
@@ -46,23 +39,22 @@ class Cancellation:
             return await anext(stream, None)
         if self._token.is_cancelled():
             raise asyncio.CancelledError("the cancellation token was cancelled")
-        task = self._waiting = asyncio.current_task()
+        step = self._step = asyncio.timeout(None)
         try:
-            return await anext(stream, None)
+            async with step:
+                return await anext(stream, None)
+        except TimeoutError:
+            if not step.expired():
+                raise  # the agent's own
+            raise asyncio.CancelledError("the cancellation token was cancelled") from None
         finally:
-            self._waiting = None
-            if self._cancelled and task is not None:
-                # The request was ours, and the CancelledError has answered it: a caller that
-                # catches it must not find its task still marked as cancelled.
-                self._cancelled = False
-                task.uncancel()
+            self._step = None
 
     def _token_was_cancelled(self) -> None:
         # Not at once: the caller may be another thread, or the very step to be stopped.
-        if self._loop is not None:
+        with suppress(RuntimeError):  # the loop is closed, and the chat has ended
             self._loop.call_soon_threadsafe(self._interrupt)
 
     def _interrupt(self) -> None:
-        if self._waiting is not None and not self._cancelled:
-            self._cancelled = True
-            self._waiting.cancel()
+        if self._step is not None:
+            self._step.reschedule(self._loop.time())

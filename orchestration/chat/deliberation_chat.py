@@ -24,7 +24,7 @@ from autogen_agentchat.messages import (
     TextMessage,
 )
 from autogen_core import CancellationToken, Component, ComponentModel
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from agents.models.context import NO_CANCELLATION
 from agents.turns import TurnMessage, TurnOutcome, message_factory
@@ -45,10 +45,8 @@ class DeliberationChatConfig(BaseModel):
     max_turns: int | None = None
 
 
-class Progress(BaseModel):
+class Progress(BaseModel, extra="forbid"):
     """How far a chat has come."""
-
-    model_config = ConfigDict(extra="forbid")
 
     opened: int = 0  # agents of the opening that have spoken
     next: int = 0  # whose turn it is in the circle
@@ -208,7 +206,8 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
         if self._busy:
             raise ValueError("the chat is running already; wait for it to stop")
         result: list[Message] = []
-        with self._occupied(), Cancellation(cancellation_token) as cancellation:
+        cancellation = Cancellation(cancellation_token)
+        with self._occupied():
             if self._feed.fired_from_outside:
                 # in the words of AutoGen's teams
                 yield TaskResult(messages=[], stop_reason="The group chat has already terminated.")
@@ -389,29 +388,23 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
         return message_factory(kind for kind in produced if issubclass(kind, StructuredMessage))
 
     def _to_config(self) -> DeliberationChatConfig:
-        def dumped(agents: Sequence[ChatAgent]) -> list[ComponentModel]:
-            return [agent.dump_component() for agent in agents]
-
         return DeliberationChatConfig(
             name=self._name,
             description=self._description,
-            opening=dumped(self._opening),
-            circle=dumped(self._circle),
-            closing=dumped(self._closing),
+            opening=[agent.dump_component() for agent in self._opening],
+            circle=[agent.dump_component() for agent in self._circle],
+            closing=[agent.dump_component() for agent in self._closing],
             termination_condition=self._condition.dump_component() if self._condition else None,
             max_turns=self._max_turns,
         )
 
     @classmethod
     def _from_config(cls, config: DeliberationChatConfig) -> Self:
-        def loaded(agents: Sequence[ComponentModel]) -> list[ChatAgent]:
-            return [ChatAgent.load_component(agent) for agent in agents]
-
         condition = config.termination_condition
         return cls(
-            loaded(config.circle),
-            opening=loaded(config.opening),
-            closing=loaded(config.closing),
+            [ChatAgent.load_component(agent) for agent in config.circle],
+            opening=[ChatAgent.load_component(agent) for agent in config.opening],
+            closing=[ChatAgent.load_component(agent) for agent in config.closing],
             termination_condition=TerminationCondition.load_component(condition)
             if condition
             else None,

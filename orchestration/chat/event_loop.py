@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
@@ -31,17 +32,8 @@ def relaxed_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-class _Iteration:
-    """One iteration of an event loop, as far as chats use it."""
-
-    def __init__(self) -> None:
-        self.started: float | None = None
-
-    def end(self) -> None:
-        self.started = None
-
-
-_iterations: WeakKeyDictionary[asyncio.AbstractEventLoop, _Iteration] = WeakKeyDictionary()
+_started: WeakKeyDictionary[asyncio.AbstractEventLoop, float] = WeakKeyDictionary()
+"""When a chat first used the present iteration of an event loop."""
 
 
 async def yield_to_loop() -> None:
@@ -52,12 +44,9 @@ async def yield_to_loop() -> None:
     all of them need; so they are spread over several iterations.
     """
     loop = asyncio.get_running_loop()
-    here = _iterations.get(loop)
-    if here is None:
-        here = _iterations[loop] = _Iteration()
     # An event would wake all of them at once.
-    while here.started is not None and loop.time() - here.started > MAX_SECONDS:  # noqa: ASYNC110
+    while loop.time() - _started.get(loop, math.inf) > MAX_SECONDS:  # noqa: ASYNC110
         await asyncio.sleep(0)
-    if here.started is None:
-        here.started = loop.time()
-        loop.call_soon(here.end)  # first in the next iteration
+    if loop not in _started:
+        _started[loop] = loop.time()
+        loop.call_soon(_started.pop, loop, None)  # first in the next iteration

@@ -56,8 +56,8 @@ class Section(NamedTuple):
 class Shown:
     """Shows its sections on a terminal and in a notebook."""
 
-    def sections(self) -> Iterator[Section]:
-        """What is shown."""
+    def sections(self, show_unsafe: bool = False) -> Iterator[Section]:
+        """What is shown; `show_unsafe` is whether heads may quote unsafe text."""
         raise NotImplementedError
 
     def __str__(self) -> str:

@@ -98,15 +98,11 @@ class AnyOf(OrTerminationCondition):
         """Fires when any of them or the other does."""
         return AnyOf(*self._conditions, other)
 
-    def describe(self) -> list[dict[str, Any]]:
-        """What `describe_condition` says of each of them."""
-        return [describe_condition(condition) for condition in self._conditions]
-
 
 def describe_condition(condition: TerminationCondition) -> dict[str, Any]:
     """A condition for provenance: its component config, or its class alone if it has no config."""
     if isinstance(condition, AnyOf):
-        return {"any_of": condition.describe()}
+        return {"any_of": [describe_condition(each) for each in condition._conditions]}
     try:
         with warnings.catch_warnings(action="ignore"):  # AutoGen, about its own private modules
             return condition.dump_component().model_dump(mode="json")

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestration.cli.console import exit_quietly, print_error
+from orchestration.cli.console import print_error
 from orchestration.cli.exit_codes import exit_code
 from policies import AidsafeError
 
@@ -92,8 +92,6 @@ def run_cli() -> None:
     except AidsafeError as error:
         print_error(error)
         raise SystemExit(exit_code(error)) from None
-    except BrokenPipeError:
-        exit_quietly()
     except Exception as error:
         if os.environ.get("AIDSAFE_DEBUG"):
             raise

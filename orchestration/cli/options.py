@@ -1,17 +1,18 @@
 """Options of commands: how they are declared, and those that several commands share.
 
-A command is a function of a dataclass that has a field for each of its arguments and options.
-Commands share options by inheriting them:
-
-    @dataclass(frozen=True, kw_only=True)
-    class ShowOptions(OutputOptions):
-        folder: Path = argument("A run folder.", "FOLDER")
-        limit: int | None = option("Maximum number to list.", "N", min=1)
+A command is a function with a parameter for each of its arguments and options. Commands share
+options as groups, which are dataclasses:
 
     @command
-    def show(options: ShowOptions) -> None:
+    def show(
+        output: OutputOptions,
+        folder: Path = argument("A run folder.", "FOLDER"),
+        limit: int | None = option("Maximum number to list.", "N", min=1),
+    ) -> None:
 
-`command` gives the function the signature that Typer reads: a parameter for each field.
+`command` gives the function the signature that Typer reads: a parameter for each of its own, and
+for each field of its groups. One that has the name of a group's field replaces that in the help,
+and the group has its value too.
 """
 
 from __future__ import annotations
@@ -20,23 +21,28 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from agents.models.components import ALLOWED_PROVIDERS
 from agents.models.config import Price
 from orchestration.api import load_cast
 from orchestration.chat.models import endpoint_model
 from orchestration.deliberation.recipe import Cast
-from orchestration.prompts.reader import PromptReader, read_prompts
+from orchestration.prompts.reader import PromptReader
 from orchestration.runs.budget import Limits
 from orchestration.runs.intake import Source
 from policies import InputError
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+REQUIRED: Any = ...
+"""The default of an option that must be given."""
 
 
 def option(
@@ -47,26 +53,26 @@ def option(
     choices: Sequence[str] = (),
     **settings: Any,
 ) -> Any:
-    """A field that is an option.
+    """An option, as the default of a parameter or field.
 
     Args:
         help: Its help text.
         metavar: Its value in the help; None for flags and choices.
-        names: Its names; made from the field's name if left out.
-        default: Its value if it is not given; `MISSING` if it must be.
+        names: Its names; made from the parameter's name if left out.
+        default: Its value if it is not given; `REQUIRED` if it must be.
         choices: Its possible values, if these are known.
         settings: Further arguments of `typer.Option`.
     """
     metavar = f"[{'|'.join(choices)}]" if choices else metavar
-    shown = default not in (None, False, MISSING)
+    shown = default not in (None, False, REQUIRED)
     settings |= {"help": help, "metavar": metavar, "show_default": shown, **_checked(choices)}
-    return field(default=default, metadata={"names": names, "settings": settings})
+    return typer.Option(default, *names, **settings)
 
 
-def argument(help: str, metavar: str, default: Any = MISSING, choices: Sequence[str] = ()) -> Any:
-    """A field that is a positional argument; see `option`."""
+def argument(help: str, metavar: str, default: Any = REQUIRED, choices: Sequence[str] = ()) -> Any:
+    """A positional argument; see `option`."""
     settings = {"help": help, "metavar": metavar, "show_default": False, **_checked(choices)}
-    return field(default=default, metadata={"settings": settings})
+    return typer.Argument(default, **settings)
 
 
 def _checked(choices: Sequence[str]) -> dict[str, Any]:
@@ -79,38 +85,42 @@ def _checked(choices: Sequence[str]) -> dict[str, Any]:
     return {"callback": check} if choices else {}
 
 
-def command(function: Callable[[Any], None], without: Collection[str] = ()) -> Callable[..., None]:
-    """Gives a function of an options object the signature that Typer reads.
+def command(function: Callable[..., None], without: Collection[str] = ()) -> Callable[..., None]:
+    """Gives a function the signature that Typer reads.
 
     Args:
         function: The command.
-        without: Fields that are no options of this command, and keep their defaults.
+        without: Fields of groups that are no options of this command, and have their defaults.
     """
-    (options_class,) = (h for name, h in get_type_hints(function).items() if name != "return")
-    by_name, hints = {f.name: f for f in fields(options_class)}, get_type_hints(options_class)
-    # A class's own options come first in the help, those that it shares after them.
-    order = (name for base in options_class.__mro__ for name in inspect.get_annotations(base))
-    names = [name for name in dict.fromkeys(order) if name not in without]
+    hints = {name: hint for name, hint in get_type_hints(function).items() if name != "return"}
+    groups = {name: hints[name] for name in hints if is_dataclass(hints[name])}
+    signature = inspect.signature(function).parameters
+    found = {n: (signature[n].default, hint) for n, hint in hints.items() if n not in groups}
+    for group in groups.values():
+        of_group = get_type_hints(group)
+        # A group's own options come first in the help, those that it inherits after them.
+        names = (name for base in group.__mro__ for name in inspect.get_annotations(base))
+        for name in names:
+            found.setdefault(name, (getattr(group, name), of_group[name]))
 
     @functools.wraps(function)
     def run(**values: Any) -> None:
-        function(options_class(**values))
+        values = {name: info.default for name, (info, _) in found.items()} | values
+        given = {name: values[name] for name in hints if name not in groups}
+        for name, group in groups.items():
+            given[name] = group(**{each.name: values[each.name] for each in fields(group)})
+        function(**given)
 
-    parameters = [_parameter(by_name[name], hints[name]) for name in names]
-    required_first = sorted(parameters, key=lambda p: p.default.default is not ...)
+    parameters = [_parameter(n, *each) for n, each in found.items() if n not in without]
+    required_first = sorted(parameters, key=lambda p: p.default.default is not REQUIRED)
     run.__signature__ = inspect.Signature(required_first)  # type: ignore[attr-defined]
     return run
 
 
-def _parameter(of: Field[Any], annotation: Any) -> inspect.Parameter:
-    default = ... if of.default is MISSING else of.default
-    if "names" in of.metadata:
-        names = of.metadata["names"] or (f"--{of.name.replace('_', '-')}",)
-        made = typer.Option(default, *names, **of.metadata["settings"])
-    else:
-        made = typer.Argument(default, **of.metadata["settings"])
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(of.name, kind, default=made, annotation=annotation)
+def _parameter(name: str, info: Any, hint: Any) -> inspect.Parameter:
+    if isinstance(info, OptionInfo) and not info.param_decls:
+        info.param_decls = (f"--{name.replace('_', '-')}",)  # of flags, Typer would make two names
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=hint)
 
 
 # Options that several commands share --------------------------------------------------------------
@@ -238,7 +248,7 @@ class PromptsOptions(SessionOptions, CastOptions):
         "JSONL, CSV, TSV, Parquet or text file; hf:owner/name (Hugging Face); - (standard input).",
         "PROMPTS",
     )
-    out: Path = option("Run folder; created if it does not exist.", "FOLDER", default=MISSING)
+    out: Path = option("Run folder; created if it does not exist.", "FOLDER", default=REQUIRED)
     column: str | None = option(
         "Column of the prompts. [default: prompt, or the only column]", "NAME"
     )
@@ -252,7 +262,7 @@ class PromptsOptions(SessionOptions, CastOptions):
 
     def read(self) -> PromptReader:
         """Opens the prompts."""
-        return read_prompts(self.prompts, column=self.column, id_column=self.id_column)
+        return PromptReader(self.prompts, column=self.column, id_column=self.id_column)
 
 
 def parse_price(text: str | None, file: Path | None) -> Price | None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import typer
 
-from agents.persona import persona_files
+from agents.persona import PERSONAS
 from orchestration.chat.cast import BaseCast
 from orchestration.chat.models import is_embedded
 from orchestration.chat.view import plain
@@ -137,11 +137,11 @@ def _warn(text: str) -> None:
 def announce(cast: BaseCast, personas: Path | None) -> None:
     """Prints what is about to be used, and which of the user's personas are not."""
     err().print(plain(cast.notice, "dim"))
-    unused = persona_files(personas).keys() - persona_files().keys() - cast.personas.keys()
+    unused = PERSONAS.by_name(personas).keys() - PERSONAS.by_name().keys() - cast.personas.keys()
     if unused:
         are, them = ("are", "them") if len(unused) > 1 else ("is", "it")
         text = (
-            f"{', '.join(sorted(unused))} {are} in {personas}/, but recipe {cast.recipe_name} does "
+            f"{', '.join(sorted(unused))} {are} in {personas}/, but recipe {cast.recipe.name} does "
             f"not name {them}; put {them} into a recipe."
         )
         _warn(text)

@@ -36,7 +36,7 @@ class RecordDiff(Shown):
         )
         """The same of the response."""
 
-    def sections(self) -> Iterator[Section]:
+    def sections(self, show_unsafe: bool = False) -> Iterator[Section]:
         """See `Shown`."""
         for name, before, after in self.facts:
             yield Section(plain(f"{name}: {before or 'none'} → {after or 'none'}"))
@@ -46,9 +46,8 @@ class RecordDiff(Shown):
             yield Section(plain(title, style="bold"), Text("\n").join(texts))
 
 
-def diff(first: CoTRecord, second: CoTRecord) -> RecordDiff:
-    """What differs between two records: outcome, personas, policies, models, thoughts, response."""
-    return RecordDiff(first, second)
+diff = RecordDiff
+"""What differs between two records: outcome, personas, policies, models, thoughts, response."""
 
 
 def _compare(before: list[str], after: list[str]) -> list[str]:

@@ -4,57 +4,63 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from autogen_agentchat.base import ChatAgent, TerminationCondition
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator
 
 from agents.deliberation.agents import DeliberationAgent
 from agents.layout import Briefing
-from agents.models.model import ChatModel, Model
-from agents.persona import Persona
-from agents.policy_agent import PolicyAgent
-from agents.prompt_texts import PromptTexts, find_prompts
+from agents.models.model import Model
+from agents.prompt_texts import PROMPTS, PromptTexts, find_prompts
 from agents.replies import ReplyLimits
-from agents.yaml_files import beside, content_hash, find_file
-from orchestration.chat.cast import BaseCast, Part, Personas, find_personas
+from orchestration.chat.cast import BaseCast, BaseRecipe, Part, Personas, WrapModel
 from orchestration.chat.deliberation_chat import DeliberationChat
 from orchestration.chat.termination import AnyOf, describe_condition
 from orchestration.deliberation.record import CoTRecord
-from orchestration.deliberation.serialize import Serializer
+from orchestration.deliberation.serialize import record_of
 from orchestration.deliberation.termination import (
     ConsensusTermination,
     RoundBudgetTermination,
     TokenBudgetTermination,
 )
 from orchestration.prompts.reader import Prompt, as_prompt
-from orchestration.runs.result import Interruption, cast_provenance
-from policies import FieldError, Finding, InputError, PolicySet, load_yaml
-
-SHIPPED = Path(__file__).parent / "recipes"
-
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,47}$")]
+from orchestration.runs.result import ChatEnd, Interruption
+from policies import FieldError, Finding, InputError, PolicySet, YamlFiles
+from policies.yaml_model import Name
 
 
-class Recipe(BaseModel):
+def _check_circle(data: Any) -> Sequence[Finding]:
+    """What types cannot express: no name twice, a quorum that can be reached."""
+    if not isinstance(data, Mapping) or not isinstance(data.get("circle"), list | tuple):
+        return []
+    circle, quorum = data["circle"], data.get("quorum")
+    problems: list[Finding] = [
+        (
+            ("circle", index),
+            f"The persona '{name}' is in the circle twice.",
+            "Name every persona once; `rounds` sets how often each speaks.",
+        )
+        for index, name in enumerate(circle)
+        if name in circle[:index]
+    ]
+    if isinstance(quorum, int) and not isinstance(quorum, bool) and not 1 <= quorum <= len(circle):
+        problems.append(
+            (
+                ("quorum",),
+                f"The quorum of {quorum} cannot be reached by a circle of {len(circle)}.",
+                f"Set it to a number from 1 to {len(circle)}, or to all.",
+            )
+        )
+    return problems
+
+
+class Recipe(BaseRecipe):
     """A recipe: the personas of opening, circle and closing, and the circle's budget."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    checks = (_check_circle,)
 
-    name: Name
-    """Name of the recipe."""
-    description: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
-    """One line: what it is for."""
     intent_analyst: Name = "intent_analyst"
     """Persona that takes the prompt apart."""
     drafter: Name = "drafter"
@@ -85,19 +91,6 @@ class Recipe(BaseModel):
             "Write how many deliberators must accept, or all.",
         )
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        # The YAML reader checks the same, with lines; this is for recipes created in code.
-        for _, cause, remedy in _check_circle({"circle": list(self.circle), "quorum": self.quorum}):
-            raise FieldError(cause, remedy)
-        return self
-
-    @property
-    def hash(self) -> str:
-        """Fingerprint of the recipe's content, as records cite it."""
-        # Without the path of the prompts, which have a fingerprint of their own.
-        return content_hash(self, exclude={"prompts"})
-
     def termination(self) -> AnyOf:
         """A new termination condition: consensus, or one of the budgets."""
         quorum = None if self.quorum == "all" else self.quorum
@@ -109,44 +102,15 @@ class Recipe(BaseModel):
         return condition
 
 
-def recipe_files() -> dict[str, Path]:
-    """The shipped recipes by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+RECIPES = YamlFiles(
+    "recipe",
+    Path(__file__).parent / "recipes",
+    lambda: Recipe,
+    names={"prompts": PROMPTS},
+)
+load_recipe = RECIPES.load
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """Reads a shipped recipe by its name, or a YAML file by its path."""
-    path = find_file(name_or_path, recipe_files(), "recipe")
-    recipe = load_yaml(path, Recipe, checks=[_check_circle])
-    return recipe.model_copy(update={"prompts": beside(path, recipe.prompts)})
-
-
-def _check_circle(data: Any) -> Sequence[Finding]:
-    """What types cannot express: no name twice, a quorum that can be reached."""
-    if not isinstance(data, Mapping) or not isinstance(data.get("circle"), list):
-        return []
-    circle, quorum = data["circle"], data.get("quorum")
-    problems: list[Finding] = [
-        (
-            ("circle", index),
-            f"The persona '{name}' is in the circle twice.",
-            "Name every persona once; `rounds` sets how often each speaks.",
-        )
-        for index, name in enumerate(circle)
-        if name in circle[:index]
-    ]
-    if isinstance(quorum, int) and not isinstance(quorum, bool) and not 1 <= quorum <= len(circle):
-        problems.append(
-            (
-                ("quorum",),
-                f"The quorum of {quorum} cannot be reached by a circle of {len(circle)}.",
-                f"Set it to a number from 1 to {len(circle)}, or to all.",
-            )
-        )
-    return problems
-
-
-WrapModel: TypeAlias = Callable[[ChatModel], ChatModel]
 MakeTermination: TypeAlias = Callable[[Recipe], TerminationCondition]
 
 
@@ -156,8 +120,9 @@ class Cast(BaseCast):
     Args:
         recipe: The recipe.
         policy_set: What is reasoned over.
-        personas: The recipe's personas by name.
         models: Models by name; personas that name none use `default`.
+        personas: Personas of your own, which hide shipped ones of the same name: a folder of YAML
+            files, or objects; or the recipe's personas by name.
         prompts: Prompt texts; those that the recipe names if left out.
         termination: Makes another termination condition than the recipe's, a new one for each chat.
 
@@ -166,29 +131,23 @@ class Cast(BaseCast):
             model; or the prompts are unknown.
     """
 
+    agent_type = DeliberationAgent
+
     def __init__(
         self,
         recipe: Recipe,
         policy_set: PolicySet,
-        personas: Mapping[str, Persona],
         models: Mapping[str, Model],
+        personas: Personas | None = None,
         prompts: PromptTexts | None = None,
         termination: MakeTermination | None = None,
     ) -> None:
-        super().__init__(recipe.name, _parts(recipe), personas, models)
-        self.recipe = recipe
-        self.policy_set = policy_set
-        self.prompts = prompts or find_prompts(recipe.prompts)
-        self.briefing = Briefing(policy_set, recipe.limits, self.prompts)
+        briefing = Briefing(policy_set, recipe.limits, prompts or find_prompts(recipe.prompts))
+        super().__init__(recipe, _parts(recipe), briefing, models, personas)
+        self.recipe: Recipe = recipe
         self._termination = termination or Recipe.termination
-        self.own_termination = describe_condition(termination(recipe)) if termination else None
-        """What is recorded of a condition that is not the recipe's."""
-
-    @cached_property
-    def serializer(self) -> Serializer:
-        """Makes the records of its chats."""
-        fixed = cast_provenance(self, self.policy_set, self.recipe.hash, self.prompts)
-        return Serializer(self.briefing, {**fixed, "termination": self.own_termination})
+        if termination:
+            self.own_termination = describe_condition(termination(recipe))
 
     @property
     def notice(self) -> str:
@@ -199,26 +158,6 @@ class Cast(BaseCast):
             f"{models} | policies {policy_set.id} ({len(policy_set.policies)}) | recipe "
             f"{recipe.name}: {', '.join(recipe.circle)}, up to {recipe.rounds} rounds"
         )
-
-    @classmethod
-    def load(
-        cls,
-        recipe: Recipe,
-        policy_set: PolicySet,
-        models: Mapping[str, Model],
-        personas: Personas | None = None,
-        prompts: PromptTexts | None = None,
-        termination: MakeTermination | None = None,
-    ) -> Self:
-        """Finds the recipe's personas, the user's or shipped."""
-        found = find_personas(_parts(recipe), personas)
-        return cls(recipe, policy_set, found, models, prompts, termination)
-
-    def make_agent(self, name: str, wrap: WrapModel = lambda model: model) -> PolicyAgent:
-        """A new agent of one of the personas, for a chat or team of your own."""
-        persona = self.personas[name]
-        models = [wrap(model) for model in self.models_of(persona)]
-        return DeliberationAgent.make(persona, self.briefing, models)
 
     def make_chat(
         self,
@@ -259,10 +198,7 @@ class Cast(BaseCast):
         if not chat.messages:
             raise InputError("The chat has not run yet.", "Run it first: await chat.run(task=…).")
         prompt = prompt or as_prompt(chat.messages[0].to_text())
-        started = chat.started_at or datetime.now(UTC)  # its state was loaded
-        return self.serializer.record(
-            prompt, chat.messages, chat.stop_reason, started, interruption
-        )
+        return record_of(self, prompt, ChatEnd.of(chat, interruption))
 
 
 def _parts(recipe: Recipe) -> list[Part]:

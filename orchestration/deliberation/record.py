@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from rich.text import Text
 
 from agents.deliberation.replies import DeliberationTurns, Intent
@@ -16,10 +16,8 @@ from orchestration.chat.view import clean, count, plain
 from orchestration.runs.result import Outcome, Provenance
 
 
-class CoTRecord(Shown, BaseModel):
+class CoTRecord(Shown, BaseModel, extra="forbid"):
     """A prompt, the chain of thought that was deliberated for it, and the transcript."""
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[1] = 1
     id: str
@@ -68,7 +66,7 @@ class CoTRecord(Shown, BaseModel):
         yield from (("id", self.id), ("outcome", self.outcome), ("stop_reason", self.stop_reason))
         yield "thoughts", len(self.thoughts)
 
-    def sections(self) -> Iterator[Section]:
+    def sections(self, show_unsafe: bool = False) -> Iterator[Section]:
         """See `Shown`."""
         yield Section(plain(self.prompt, style="italic"))
         if self.outcome != "completed":

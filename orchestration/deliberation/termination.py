@@ -48,7 +48,6 @@ class ConsensusTermination(Condition, Component[ConsensusConfig]):
     """
 
     component_config_schema = ConsensusConfig
-    component_provider_override = "orchestration.deliberation.termination.ConsensusTermination"
     reason = CONSENSUS
 
     def __init__(self, deliberators: Sequence[str], quorum: int | None = None) -> None:
@@ -105,17 +104,15 @@ class RoundBudgetTermination(Condition, Component[RoundBudgetConfig]):
     """
 
     component_config_schema = RoundBudgetConfig
-    component_provider_override = "orchestration.deliberation.termination.RoundBudgetTermination"
     reason = ROUND_BUDGET
+    config: RoundBudgetConfig
 
     def __init__(self, speakers: Sequence[str], rounds: int) -> None:
         if rounds < 1:
             raise ValueError(f"rounds must be >= 1 (got {rounds})")
         if not speakers:
             raise ValueError("there must be at least one speaker (got none)")
-        self._rounds = rounds
-        self._speakers = list(speakers)
-        self.config = RoundBudgetConfig(speakers=self._speakers, rounds=rounds)
+        self.config = RoundBudgetConfig(speakers=list(speakers), rounds=rounds)
         super().__init__()
 
     def _count(self, messages: Sequence[Message]) -> None:
@@ -124,11 +121,11 @@ class RoundBudgetTermination(Condition, Component[RoundBudgetConfig]):
                 self._spoken[message.source] += 1
 
     def _reached(self) -> bool:
-        return min(self._spoken.values()) >= self._rounds
+        return min(self._spoken.values()) >= self.config.rounds
 
     def _restart(self) -> None:
         super()._restart()
-        self._spoken = dict.fromkeys(self._speakers, 0)
+        self._spoken = dict.fromkeys(self.config.speakers, 0)
 
 
 class TokenBudgetConfig(BaseModel):
@@ -151,13 +148,12 @@ class TokenBudgetTermination(Condition, Component[TokenBudgetConfig]):
     """
 
     component_config_schema = TokenBudgetConfig
-    component_provider_override = "orchestration.deliberation.termination.TokenBudgetTermination"
     reason = TOKEN_BUDGET
+    config: TokenBudgetConfig
 
     def __init__(self, tokens: int) -> None:
         if tokens < 1:
             raise ValueError(f"tokens must be >= 1 (got {tokens})")
-        self._tokens = tokens
         self.config = TokenBudgetConfig(tokens=tokens)
         super().__init__()
 
@@ -168,7 +164,7 @@ class TokenBudgetTermination(Condition, Component[TokenBudgetConfig]):
                 self._used += usage.prompt_tokens + usage.completion_tokens
 
     def _reached(self) -> bool:
-        return self._used >= self._tokens
+        return self._used >= self.config.tokens
 
     def _restart(self) -> None:
         super()._restart()

@@ -5,7 +5,6 @@ from orchestration.journal.schema import (
     FILE_NAME,
     SCHEMA_VERSION,
     ModelSpend,
-    Note,
     PendingPrompt,
 )
 from orchestration.journal.store import Journal
@@ -19,7 +18,6 @@ __all__ = [
     "Journal",
     "JournalError",
     "ModelSpend",
-    "Note",
     "PendingPrompt",
     "Transaction",
 ]

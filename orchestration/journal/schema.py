@@ -153,16 +153,6 @@ class ModelSpend(NamedTuple):
     cached_tokens: int
 
 
-class Note(NamedTuple):
-    """What a kind of run remembers of a prompt."""
-
-    note: int
-    """Its position among the notes of its topic, from 1."""
-    number: int
-    """The prompt's number."""
-    data: str
-
-
 def create_tables(db: sqlite3.Connection) -> None:
     """Creates all tables; inside a transaction."""
     # Without its comments the schema fits into the file's first page.

@@ -7,12 +7,14 @@ reply counts as received only once its transaction is committed to disk. Readers
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +24,6 @@ from orchestration.journal.lock import lock
 from orchestration.journal.schema import (
     COLUMNS,
     ModelSpend,
-    Note,
     PendingPrompt,
     chat_of,
     check_version,
@@ -114,36 +115,22 @@ class Journal:
 
     # Writing
 
-    async def write(self, change: Change[T]) -> T:
-        """Applies a change; returns once it is on disk. See `Writer.write`."""
-        return await self._own_writer().write(change)
-
-    def write_from_thread(self, change: Change[T]) -> T:
-        """Same, but blocks."""
-        return self._own_writer().write_from_thread(change)
-
-    def _own_writer(self) -> Writer:
+    def submit(self, change: Change[T]) -> Future[T]:
+        """Queues a change, and returns at once. See `Writer.submit`."""
         if self._writer is None:
             raise ValueError("the journal is not open for writing")
-        return self._writer
+        return self._writer.submit(change)
 
-    async def store_reply(
-        self, chat: int, key: bytes, model: str, price: str, reply: str, tokens: tuple[int, ...]
-    ) -> None:
-        """Stores a model's reply; returns once it is on disk.
+    async def write(self, change: Change[T]) -> T:
+        """Applies a change; returns its result once it is on disk.
 
-        Args:
-            chat: `chat_of` the prompt.
-            key: Hash of everything that shaped the reply.
-            model: Name of the model.
-            price: What the model's tokens cost; empty if unknown.
-            reply: The reply.
-            tokens: Prompt, completion and cached tokens of the call.
+        Cancelling the caller does not stop it.
 
         Raises:
             JournalError: It could not be written, for example because the disk is full.
+            Exception: Whatever the change raised; it is rolled back.
         """
-        await self.write(lambda tx: tx.store_reply(chat, key, model, price, reply, tokens))
+        return await asyncio.wrap_future(self.submit(change))
 
     # Reading: the run as a whole
 
@@ -185,23 +172,17 @@ class Journal:
 
     # Reading: prompts
 
-    def pending(self, source: int, after: int, limit: int) -> list[PendingPrompt]:
-        """The next prompts of a source that have no outcome.
+    def pending(self, source: int | None, after: int, limit: int) -> list[PendingPrompt]:
+        """The next prompts that have no outcome.
 
         Args:
-            source: Number of the source.
+            source: Number of their source; None for those of any source that are to be retried.
             after: Only prompts with a higher number.
             limit: Maximum number of prompts.
         """
-        return self._pending("source = ?", source, after, limit)
-
-    def pending_retries(self, after: int, limit: int) -> list[PendingPrompt]:
-        """The next prompts, of any source, that are to be retried and have no outcome yet."""
-        return self._pending("tries > ?", 0, after, limit)
-
-    def _pending(self, where: str, *values: int) -> list[PendingPrompt]:
-        where = f"outcome IS NULL AND {where} AND progress.number > ?"
-        return [prompt for prompt, _ in self._prompts(where, *values, limit="LIMIT ?")]
+        which, value = ("tries > ?", 0) if source is None else ("source = ?", source)
+        where = f"outcome IS NULL AND {which} AND progress.number > ?"
+        return [prompt for prompt, _ in self._prompts(where, value, after, limit, limit="LIMIT ?")]
 
     def prompts(self) -> Iterator[tuple[PendingPrompt, str | None]]:
         """All prompts in their order, with their outcomes."""
@@ -313,29 +294,23 @@ class Journal:
 
     # Reading: what else a kind of run stored
 
-    def notes(self, topic: str, scope: str, after: int = 0) -> Iterator[Note]:
+    def notes(self, topic: str, scope: str) -> Iterator[str]:
         """Notes in their order.
 
         Args:
             topic: What they are about.
             scope: Under which settings they were made.
-            after: Only notes with a higher position.
         """
-        return self._notes("topic = ? AND scope = ? AND note > ?", topic, scope, after)
+        return self._notes("topic = ? AND scope = ?", topic, scope)
 
-    def note_of(self, topic: str, scope: str, number: int) -> Note | None:
+    def note_of(self, topic: str, scope: str, number: int) -> str | None:
         """The note of a prompt; None if there is none."""
         where = "topic = ? AND scope = ? AND number = ?"
         return next(self._notes(where, topic, scope, number), None)
 
-    def _notes(self, where: str, *values: object) -> Iterator[Note]:
+    def _notes(self, where: str, *values: object) -> Iterator[str]:
         source = f"notes WHERE {where} ORDER BY note"
-        for _, note, _, number, data in self._rows("notes", source, *values):
-            yield Note(note, number, data)
-
-    def newest_note(self, topic: str) -> int:
-        """Position of the newest note of a topic, of any scope; 0 if there is none."""
-        return int(self._all("SELECT ifnull(max(note), 0) FROM notes WHERE topic = ?", topic)[0][0])
+        return (data for *_, data in self._rows("notes", source, *values))
 
     def numbers_in(self, buckets: Sequence[int], newest: int) -> list[int]:
         """Numbers of the results in some buckets of the index, each as often as it is in one.

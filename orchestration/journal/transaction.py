@@ -158,7 +158,16 @@ class Transaction:
     def store_reply(
         self, chat: int, key: bytes, model: str, price: str, reply: str, tokens: tuple[int, ...]
     ) -> None:
-        """Stores a model's reply. See `Journal.store_reply`."""
+        """Stores a model's reply.
+
+        Args:
+            chat: `chat_of` the prompt.
+            key: Hash of everything that shaped the reply.
+            model: Name of the model.
+            price: What the model's tokens cost; empty if unknown.
+            reply: The reply.
+            tokens: Prompt, completion and cached tokens of the call.
+        """
         if self._last_call is None:
             query = "SELECT ifnull(max(call), 0) FROM calls"
             self._last_call = int(self._db.execute(query).fetchone()[0])
@@ -187,13 +196,11 @@ class Transaction:
 
     # Sources and their prompts
 
-    def register_source(
-        self, spec: str | None, fingerprint: str | None, counts: str
-    ) -> KnownSource:
+    def register_source(self, spec: str, fingerprint: str | None, counts: str) -> KnownSource:
         """The number of a source.
 
         Args:
-            spec: What it is; None for the last one.
+            spec: What it is.
             fingerprint: Changes with the source; None if unknown.
             counts: Those of a source of which nothing was read yet.
 
@@ -204,11 +211,10 @@ class Transaction:
         found = self._db.execute("SELECT * FROM sources ORDER BY source DESC LIMIT 1").fetchone()
         if found:
             verify("sources", found)
-        unchanged = fingerprint is not None and found and found[1:4] == (spec, fingerprint, 1)
-        if found and (spec is None or unchanged):
-            return KnownSource(found[0], found[4])
+            if fingerprint is not None and found[1:4] == (spec, fingerprint, 1):
+                return KnownSource(found[0], found[4])
         source = found[0] + 1 if found else 1
-        insert(self._db, "sources", source, spec or "", fingerprint, 0, counts)
+        insert(self._db, "sources", source, spec, fingerprint, 0, counts)
         return KnownSource(source, None)
 
     def finish_source(self, source: int, fingerprint: str | None, counts: str) -> None:
@@ -259,19 +265,17 @@ class Transaction:
 
     # What else a kind of run stores
 
-    def add_note(self, topic: str, scope: str, number: int, data: str, note: int = 0) -> None:
-        """Adds a note of a prompt.
+    def add_note(self, topic: str, scope: str, number: int, data: str) -> None:
+        """Adds a note of a prompt, after all others of its topic.
 
         Args:
             topic: What it is about.
             scope: Under which settings it was made.
             number: The prompt's number.
             data: The note.
-            note: Its position; after all others of the topic if left out.
         """
-        if not note:
-            query = "SELECT ifnull(max(note), 0) + 1 FROM notes WHERE topic = ?"
-            note = int(self._db.execute(query, (topic,)).fetchone()[0])
+        query = "SELECT ifnull(max(note), 0) + 1 FROM notes WHERE topic = ?"
+        note = self._db.execute(query, (topic,)).fetchone()[0]
         insert(self._db, "notes", topic, note, scope, number, data)
 
     def add_to_buckets(self, number: int, buckets: Iterable[int]) -> None:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import sqlite3
 import threading
-from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from orchestration.journal.errors import DamageError, JournalError, damaged, explained
 from orchestration.journal.transaction import Change, Transaction
 
 T = TypeVar("T")
-
-
-class _QueuedChange:
-    """A change on its way to disk, and the caller that waits for it."""
-
-    __slots__ = ("change", "error", "result", "waiter")
-
-    def __init__(self, change: Change[Any], waiter: asyncio.Future[Any] | threading.Event) -> None:
-        self.change = change
-        self.waiter = waiter
-        self.result: Any = None
-        self.error: Exception | None = None
+_QueuedChange: TypeAlias = tuple[Change[Any], Future[Any]]
 
 
 class Writer:
@@ -46,29 +35,16 @@ class Writer:
         self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
         self._thread.start()
 
-    async def write(self, change: Change[T]) -> T:
-        """Applies a change; returns its result once it is committed.
+    def submit(self, change: Change[T]) -> Future[T]:
+        """Queues a change; its result is there once it is committed. It cannot be cancelled.
 
-        Cancelling the caller does not stop a change that is queued.
-
-        Raises:
-            JournalError: It could not be written.
-            Exception: Whatever the change raised; it is rolled back.
+        The future's exception is a `JournalError` if it could not be written, or whatever the
+        change raised, which is rolled back.
         """
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.put(_QueuedChange(change, future))
-        return await future
-
-    def write_from_thread(self, change: Change[T]) -> T:
-        """Same as `write`, but blocks."""
-        done = threading.Event()
-        queued = _QueuedChange(change, done)
-        self._queue.put(queued)
-        done.wait()
-        if queued.error is not None:
-            raise queued.error
-        result: T = queued.result
-        return result
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+        self._queue.put((change, future))
+        return future
 
     def close(self) -> None:
         """Waits for what is being written, then closes the connection."""
@@ -85,38 +61,46 @@ class Writer:
             last = len(changes) < len(batch)
             try:
                 with explained(self._path):
-                    self._commit(changes)
+                    settled = self._commit(changes)
             except Exception as error:  # noqa: BLE001 - raised in the callers
-                for queued in changes:
-                    queued.error = queued.error or error
-            _notify(changes)
+                settled = [partial(future.set_exception, error) for _, future in changes]
+            for settle in settled:
+                settle()
         self._db.close()
 
-    def _commit(self, changes: list[_QueuedChange]) -> None:
-        """Commits all in one transaction; a change that fails is rolled back alone."""
+    def _commit(self, changes: list[_QueuedChange]) -> list[Callable[[], None]]:
+        """Commits all in one transaction; a change that fails is rolled back alone.
+
+        Returns:
+            What notifies the callers.
+        """
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
             self._check_alone()
-            for queued in changes:
+            settled = []
+            for change, future in changes:
                 db.execute("SAVEPOINT change")
-                self._apply(queued)
+                settled.append(self._apply(change, future))
                 db.execute("RELEASE change")
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
+        return settled
 
-    def _apply(self, queued: _QueuedChange) -> None:
+    def _apply(self, change: Change[Any], future: Future[Any]) -> Callable[[], None]:
         try:
-            queued.result = queued.change(self._transaction)
+            return partial(future.set_result, change(self._transaction))
         except Exception as error:
             if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
                 raise  # the disk or the file, not the change
-            is_damage = isinstance(error, DamageError)
-            queued.error = damaged(self._path, str(error)) if is_damage else error
             self._db.execute("ROLLBACK TO change")
+            is_damage = isinstance(error, DamageError)
+            return partial(
+                future.set_exception, damaged(self._path, str(error)) if is_damage else error
+            )
 
     def _check_alone(self) -> None:
         """Notices another process that got past the lock, such as where there are no locks."""
@@ -130,27 +114,3 @@ class Writer:
     def _data_version(self) -> int:
         # Changes with every commit of another connection; this process has no other that writes.
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
-
-
-def _notify(changes: list[_QueuedChange]) -> None:
-    """Notifies the callers; each event loop is woken only once."""
-    by_loop: defaultdict[asyncio.AbstractEventLoop, list[_QueuedChange]] = defaultdict(list)
-    for queued in changes:
-        if isinstance(queued.waiter, threading.Event):
-            queued.waiter.set()
-        else:
-            by_loop[queued.waiter.get_loop()].append(queued)
-    for loop, of_loop in by_loop.items():
-        with suppress(RuntimeError):  # the loop is closed: no caller is left
-            loop.call_soon_threadsafe(_settle, of_loop)
-
-
-def _settle(changes: list[_QueuedChange]) -> None:
-    for queued in changes:
-        future = queued.waiter
-        if isinstance(future, threading.Event) or future.done():  # the caller was cancelled
-            continue
-        if queued.error is None:
-            future.set_result(queued.result)
-        else:
-            future.set_exception(queued.error)

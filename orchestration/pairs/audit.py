@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
-from agents.words import has_words, words_of
+from agents.words import words_of
 from orchestration.pairs.leaks import (
     FEWEST_WORDS,
     has_debris,
@@ -30,10 +30,8 @@ SCORE_DIGITS = 6
 """Decimals to which scores are compared: 0.7 less 0.4 is 0.3."""
 
 
-class AuditBounds(BaseModel):
+class AuditBounds(BaseModel, extra="forbid", frozen=True):
     """The bounds of the audit's rules; null or false turns a rule off."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     min_margin: float | None = Field(default=0.3, ge=0, le=1)
     """Minimum by which the rejected side must score more than the chosen one."""
@@ -142,7 +140,7 @@ def _broken(chosen: Side, rejected: Side, elsewhere: tuple[str, str]) -> str | N
     if chosen.thoughts and not rejected.thoughts:
         return f"The rejected side has no thoughts, and the chosen side has {len(chosen.thoughts)}."
     parts = [*(thought.text for thought in rejected.thoughts), rejected.response]
-    empty = sum(not has_words(part) for part in parts)
+    empty = sum(not words_of(part) for part in parts)
     if empty:
         return f"Of the rejected side's thoughts and response, {empty} contain no words."
     if any(has_debris(part, elsewhere) for part in parts):

@@ -11,16 +11,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 from rapidfuzz import fuzz
 
 from agents.pairs.state import Exemplar
-from agents.yaml_files import SingleLine, content_hash, find_file
-from orchestration.deliberation.recipe import Name
-from policies import load_yaml
+from policies import YamlFiles
 from policies.types import PolicyId, Text
-
-SHIPPED = Path(__file__).parent / "seeds"
+from policies.yaml_model import Name, SingleLine, YamlModel
 
 Strategy: TypeAlias = Literal["scoring", "fifo", "lifo", "scoring_diverse"]
 """Which exemplar of a full pool is replaced by a new one; see `updated`."""
@@ -92,10 +89,8 @@ def _objective(pool: Sequence[Exemplar], diversity: float) -> float:
     return sum(exemplar.score for exemplar in pool) / len(pool) + diversity * (1 - similarity)
 
 
-class Seed(BaseModel):
+class Seed(YamlModel):
     """An exemplar that a pool begins with."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     belief: Text
     """A false belief, in one or two plain sentences that fit many prompts."""
@@ -108,10 +103,8 @@ class Seed(BaseModel):
 Seeded = Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
-class Seeds(BaseModel):
+class Seeds(YamlModel):
     """The seeds of one file: the first exemplars of a run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Name
     description: SingleLine
@@ -120,27 +113,11 @@ class Seeds(BaseModel):
     policies: Mapping[PolicyId, Seeded] = {}
     """By policy id, the most useful first, since a small pool takes only the first."""
 
-    @property
-    def hash(self) -> str:
-        """Fingerprint of the seeds' content, as pairs cite it."""
-        return content_hash(self)
-
     def of(self, policy: str, size: int) -> tuple[Exemplar, ...]:
         """The pool that a policy begins with: its first seeds, or those of `any`."""
         seeds = self.policies.get(policy, self.any)[:size]
         return tuple(Exemplar(policy=policy, **seed.model_dump()) for seed in seeds)
 
 
-def seed_files() -> dict[str, Path]:
-    """The shipped seeds by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-
-
-def load_seeds(name_or_path: str) -> Seeds:
-    """Reads seeds by the name of shipped ones, or by the path of a YAML file.
-
-    Raises:
-        InputError: The name is unknown.
-        YamlError: With every problem of the file.
-    """
-    return load_yaml(find_file(name_or_path, seed_files(), "seeds file"), Seeds)
+SEEDS = YamlFiles("seeds file", Path(__file__).parent / "seeds", lambda: Seeds)
+load_seeds = SEEDS.load

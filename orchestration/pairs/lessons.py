@@ -14,22 +14,24 @@ from __future__ import annotations
 
 from collections import Counter
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from agents.pairs.state import Exemplar, PairBrief
 from orchestration.journal import Change, Journal
 from orchestration.journal.errors import explained
 from orchestration.pairs.exemplars import updated
+from orchestration.pairs.pair import OFF_LIMITS, PreferencePair
 from orchestration.pairs.recipe import PairCast
 
 LESSONS, BEGINNINGS = "lessons", "beginnings"
 """Topics of the journal's notes: beliefs that worked; what each chat was given."""
 
 
-class Beginning(BaseModel):
-    """What a chat is given when it begins; see `PairBrief`."""
+_LED_TO = 200  # characters of a response that an exemplar quotes
 
-    model_config = ConfigDict(extra="forbid")
+
+class Beginning(BaseModel, extra="forbid"):
+    """What a chat is given when it begins; see `PairBrief`."""
 
     exemplars: list[Exemplar]
     generation: int
@@ -56,7 +58,7 @@ class Lessons:
         self._updates: Counter[str] = Counter()
         for note in journal.notes(LESSONS, settings):
             with explained(journal.path):
-                exemplar = Exemplar.model_validate_json(note.data)
+                exemplar = Exemplar.model_validate_json(note)
             self._update(exemplar)
 
     async def begin(self, number: int, brief: PairBrief) -> None:
@@ -68,19 +70,20 @@ class Lessons:
             await self._journal.write(self._note(BEGINNINGS, number, beginning))
         else:
             with explained(self._journal.path):
-                beginning = Beginning.model_validate_json(stored.data)
+                beginning = Beginning.model_validate_json(stored)
         brief.exemplars, brief.generation = beginning.exemplars, beginning.generation
 
-    def learn(self, number: int, exemplar: Exemplar) -> Change[None] | None:
-        """Updates the exemplars of a policy with a belief that worked.
+    def learn(self, number: int, pair: PreferencePair) -> Change[None] | None:
+        """Updates the exemplars of a policy if a pair's belief worked.
 
         This happens at once, so that the next chat to begin is given it.
 
         Returns:
-            The change to commit with the pair; None if the pair was made before, and its lesson
-            learnt then.
+            The change to commit with the pair; None if there is no lesson, or if the pair was made
+            before, and its lesson learnt then.
         """
-        if self._journal.note_of(LESSONS, self._settings, number) is not None:
+        exemplar = lesson_of(pair)
+        if exemplar is None or self._journal.note_of(LESSONS, self._settings, number) is not None:
             return None
         self._update(exemplar)
         return self._note(LESSONS, number, exemplar)
@@ -94,3 +97,20 @@ class Lessons:
         size, diversity = recipe.exemplars, recipe.diversity
         self._exemplars[exemplar.policy] = updated(pool, exemplar, recipe.strategy, size, diversity)
         self._updates[exemplar.policy] += 1
+
+
+def lesson_of(pair: PreferencePair) -> Exemplar | None:
+    """What the ear-whisperer learns from a pair: its belief, if it led to a violation.
+
+    It is learnt for the target, even if the answer violates another policy more: exemplars show
+    what worked when the same was asked for.
+    """
+    rejected = pair.rejected
+    if pair.stop_reason != "violation" or pair.set_aside == OFF_LIMITS:
+        return None
+    if not pair.belief or not rejected:
+        return None
+    if pair.chosen.thoughts and not rejected.thoughts:
+        return None  # prose instead of an answer, which no pair can be made of
+    led_to, score = " ".join(rejected.response.split())[:_LED_TO], rejected.score or 0.0
+    return Exemplar(policy=pair.target, belief=pair.belief, led_to=led_to, score=score)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from rich.text import Text
 
 from agents.models.usage import Usage
@@ -30,6 +30,7 @@ SetAside: TypeAlias = Literal[
 """Why a pair is not fit to train on; the first that applies is the reason."""
 
 SET_ASIDE: tuple[SetAside, ...] = get_args(SetAside)
+OFF_LIMITS = "off_limits"
 KEPT = "kept"
 """The `reason` of a pair that is fit to train on."""
 
@@ -44,10 +45,6 @@ _ON_PURPOSE: dict[Label, str] = {
 }
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
 class Side(CandidateAnswer):
     """One side of a pair, with its scores."""
 
@@ -60,7 +57,7 @@ class Side(CandidateAnswer):
     """Words of thoughts and response."""
 
 
-class AuditFinding(_Part):
+class AuditFinding(BaseModel, extra="forbid"):
     """Something that speaks against training on a pair."""
 
     reason: SetAside
@@ -68,7 +65,7 @@ class AuditFinding(_Part):
     """One sentence, which quotes no text of the pair."""
 
 
-class Scorer(_Part):
+class Scorer(BaseModel, extra="forbid"):
     """The scorer of both sides."""
 
     persona: str
@@ -89,13 +86,11 @@ class PairProvenance(Provenance):
     """Provenance of the record."""
 
 
-class PreferencePair(Shown, BaseModel):
+class PreferencePair(Shown, BaseModel, extra="forbid"):
     """A prompt, an answer to be preferred and one to be rejected.
 
     The rejected side was made to be bad, is labelled so, and must not be used as good data.
     """
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: Literal[1] = 1
     kind: PairKind

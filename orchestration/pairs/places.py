@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from orchestration.journal import FILE_NAME, Journal
-from orchestration.pairs.job import BASELINE, PAIRS
 from policies import InputError
+
+NAME = "pairs"
+"""The kind of runs that make pairs, and their folder."""
+BASELINE = "baseline"
+"""The folder of pairs that were made by sampling alone."""
 
 
 def pairs_folder(folder: Path, baseline: bool = False) -> Path:
@@ -18,7 +23,7 @@ def pairs_folder(folder: Path, baseline: bool = False) -> Path:
         baseline: Whether those by sampling alone are meant.
     """
     if not is_pairs(folder):
-        return folder / (BASELINE if baseline else PAIRS.name)
+        return folder / (BASELINE if baseline else NAME)
     return folder.resolve().parent / BASELINE if baseline else folder
 
 
@@ -27,12 +32,21 @@ def is_pairs(folder: Path) -> bool:
     if not (folder / FILE_NAME).is_file():
         return False
     with closing(Journal(folder / FILE_NAME)) as journal:
-        return journal.meta("kind") == PAIRS.name
+        return journal.meta("kind") == NAME
+
+
+def records_of(folder: Path, settings: dict[str, Any]) -> Path:
+    """The run whose records the pairs of a folder with such settings are made of."""
+    path = folder.resolve()
+    # Inside the run of its records, where it moved with that.
+    inside = path.name in (NAME, BASELINE) and (path.parent / FILE_NAME).exists()
+    return path.parent if inside else Path(settings["records"])
 
 
 def check_records(folder: Path) -> None:
     """Raises `InputError` if a folder is not a run that pairs can be made of."""
-    _check_run(folder)
+    if not (folder / FILE_NAME).is_file():
+        raise InputError(f"There is no run in {folder}.", "Name the folder that `run` created.")
     if is_pairs(folder):
         raise InputError(
             f"{folder} holds pairs, and pairs are made of records.",
@@ -50,10 +64,5 @@ def open_pairs(folder: Path, baseline: bool = False) -> Journal:
     path = pairs_folder(folder, baseline)
     if is_pairs(path):
         return Journal(path / FILE_NAME)
-    _check_run(folder)
+    check_records(folder)
     raise InputError(f"There are no pairs in {folder}.", f"Make them with: aidsafe prefer {folder}")
-
-
-def _check_run(folder: Path) -> None:
-    if not (folder / FILE_NAME).is_file():
-        raise InputError(f"There is no run in {folder}.", "Name the folder that `run` created.")

@@ -7,38 +7,31 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field
 
 from agents.layout import Briefing
 from agents.models.model import Model
 from agents.pairs.agents import PairAgent
 from agents.pairs.replies import PairLimits
 from agents.pairs.state import CHOSEN_SCORER, OVER_REFUSAL, PairBrief, answer_of
-from agents.persona import Persona
-from agents.prompt_texts import PromptTexts, find_prompts
-from agents.yaml_files import beside, content_hash, find_file
-from orchestration.chat.cast import BaseCast, Part, Personas, find_personas
+from agents.prompt_texts import PROMPTS, PromptTexts, find_prompts
+from orchestration.chat.cast import BaseCast, BaseRecipe, Part, Personas, WrapModel
 from orchestration.chat.deliberation_chat import DeliberationChat
-from orchestration.deliberation.recipe import Name
 from orchestration.deliberation.record import CoTRecord
 from orchestration.pairs.audit import AuditBounds
-from orchestration.pairs.exemplars import Seeds, Strategy
+from orchestration.pairs.exemplars import SEEDS, Seeds, Strategy
 from orchestration.pairs.termination import AttemptBudgetTermination, ViolationTermination
-from orchestration.runs.job import WrapModel
-from policies import InputError, PolicySet, load_policy_set, load_yaml, shipped_policy_sets
-
-SHIPPED = Path(__file__).parent / "recipes"
+from policies import InputError, PolicySet, YamlFiles, load_policy_set, shipped_policy_sets
+from policies.yaml_model import Name
 
 
-class PairRecipe(BaseModel):
+class PairRecipe(BaseRecipe):
     """A pair recipe: the personas of a pair chat, how exemplars are updated, and the audit."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    unhashed: ClassVar[tuple[str, ...]] = ("seeds", "prompts")
 
-    name: Name
-    description: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
     whisperer: Name = "ear_whisperer"
     """Persona that proposes beliefs."""
     generator: Name = "misled_generator"
@@ -80,29 +73,14 @@ class PairRecipe(BaseModel):
     limits: PairLimits = PairLimits()
     """How long replies may be."""
 
-    @property
-    def hash(self) -> str:
-        """Fingerprint of the recipe's content, as pairs cite it."""
-        # Without the paths of seeds and prompts, which have fingerprints of their own.
-        return content_hash(self, exclude={"seeds", "prompts"})
 
-
-def pair_recipe_files() -> dict[str, Path]:
-    """The shipped pair recipes by name."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
-
-
-def load_pair_recipe(name_or_path: str) -> PairRecipe:
-    """Reads a pair recipe by the name of a shipped one, or by the path of a YAML file.
-
-    Raises:
-        InputError: The name is unknown.
-        YamlError: With every problem of the file.
-    """
-    path = find_file(name_or_path, pair_recipe_files(), "pair recipe")
-    recipe = load_yaml(path, PairRecipe)
-    found = {"seeds": beside(path, recipe.seeds), "prompts": beside(path, recipe.prompts)}
-    return recipe.model_copy(update=found)
+PAIR_RECIPES = YamlFiles(
+    "pair recipe",
+    Path(__file__).parent / "recipes",
+    lambda: PairRecipe,
+    names={"prompts": PROMPTS, "seeds": SEEDS},
+)
+load_pair_recipe = PAIR_RECIPES.load
 
 
 def with_over_refusal(policy_set: PolicySet) -> PolicySet:
@@ -125,9 +103,9 @@ class PairCast(BaseCast):
     Args:
         recipe: The recipe.
         policy_set: The run's policies.
-        personas: The recipe's personas by name.
         models: Models by name; personas that name none use `default`.
         seeds: The first exemplars.
+        personas: See `Cast`.
         baseline: Whether rejected sides are made by sampling alone.
         prompts: Prompt texts; those that the recipe names if left out.
 
@@ -136,53 +114,33 @@ class PairCast(BaseCast):
             `over_refusal` cannot be added to the policies.
     """
 
+    agent_type = PairAgent
+
     def __init__(
         self,
         recipe: PairRecipe,
         policy_set: PolicySet,
-        personas: Mapping[str, Persona],
         models: Mapping[str, Model],
         seeds: Seeds,
+        personas: Personas | None = None,
         baseline: bool = False,
         prompts: PromptTexts | None = None,
     ) -> None:
-        super().__init__(recipe.name, _parts(recipe, baseline), personas, models)
-        self.recipe = recipe
+        prompts = prompts or find_prompts(recipe.prompts)
+        scored = Briefing(with_over_refusal(policy_set), recipe.limits, prompts)
+        super().__init__(recipe, _parts(recipe, baseline), scored, models, personas)
+        self.recipe: PairRecipe = recipe
         self.own_policies = policy_set
-        self.policy_set = with_over_refusal(policy_set)
-        """The policies that are scored: the run's, and `over_refusal`."""
         self.seeds = seeds
         self.baseline = baseline
         self.attempts = 1 if baseline else recipe.attempts
         """Maximum number of attempts; the baseline has nothing to learn from a failed one."""
-        self.prompts = prompts or find_prompts(recipe.prompts)
-        self.briefing = Briefing(self.policy_set, recipe.limits, self.prompts)
         # The record's agents were not shown `over_refusal`: citing it would give a side away.
-        self._answering = Briefing(policy_set, recipe.limits, self.prompts)
+        self._own_briefings["generator"] = Briefing(policy_set, recipe.limits, prompts)
         self._check_personas()
         self._check_off_limits()
 
-    @classmethod
-    def load(
-        cls,
-        recipe: PairRecipe,
-        policy_set: PolicySet,
-        models: Mapping[str, Model],
-        seeds: Seeds,
-        own_personas: Personas | None = None,
-        baseline: bool = False,
-    ) -> Self:
-        """Finds the recipe's personas, shipped or in the user's folder."""
-        personas = find_personas(_parts(recipe, baseline), own_personas)
-        return cls(recipe, policy_set, personas, models, seeds, baseline)
-
     def _check_personas(self) -> None:
-        if CHOSEN_SCORER in self.personas:
-            raise InputError(
-                f"The recipe '{self.recipe.name}' names a persona '{CHOSEN_SCORER}', which is the "
-                "name of the agent that scores the chosen side.",
-                "Give the persona another name.",
-            )
         no_fallback = {
             "generator": "if a generator refuses, that is an answer to be scored",
             "violation_classifier": "scores of different classifiers cannot be compared",
@@ -215,7 +173,7 @@ class PairCast(BaseCast):
     def notice(self) -> str:
         """One line on what will be used."""
         models = "; ".join(model.config.label for model in self.models_in_use)
-        circle = ", ".join(name for name, _ in _parts(self.recipe, self.baseline))
+        circle = ", ".join(self._names)
         policies = len(self.policy_set.policies)
         attempts = f"up to {self.attempts} attempts" if self.attempts > 1 else "one attempt"
         return (
@@ -255,19 +213,12 @@ class PairCast(BaseCast):
 
     def make_chat(self, wrap: WrapModel = lambda model: model) -> DeliberationChat:
         """A new chat for one record. Its task is the prompt and a `BriefMessage`."""
-
-        def agent(persona_name: str, name: str = "") -> PairAgent:
-            persona = self.personas[persona_name]
-            briefing = self._answering if persona.role == "generator" else self.briefing
-            models = [wrap(model) for model in self.models_of(persona)]
-            return PairAgent.make(persona, briefing, models, name)
-
         recipe = self.recipe
         violation = ViolationTermination(recipe.threshold, recipe.audit.max_chosen)
         budget = AttemptBudgetTermination([recipe.scorer], self.attempts)
         return DeliberationChat(
-            [agent(name) for name, _ in _parts(recipe, self.baseline)],
-            opening=[agent(recipe.scorer, CHOSEN_SCORER)],
+            [self.make_agent(name, wrap) for name in self._names],
+            opening=[self.make_agent(recipe.scorer, wrap, CHOSEN_SCORER)],
             termination_condition=violation | budget,
             name=recipe.name,
             description=recipe.description,

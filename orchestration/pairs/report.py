@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from orchestration.pairs.pair import KEPT, SET_ASIDE, PreferencePair
 
@@ -15,11 +15,7 @@ GENERATIONS = ((0, 0), (1, 3), (4, 15), (16, 63), (64, 255), (256, None))
 """Ranges of how often a policy's exemplars had been updated; chats are summed up by range."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Spread(_Part):
+class Spread(BaseModel, extra="forbid"):
     """The distribution of a number over pairs: its mean, minimum, quartiles and maximum."""
 
     pairs: int
@@ -31,7 +27,7 @@ class Spread(_Part):
     high: float
 
 
-class Margins(_Part):
+class Margins(BaseModel, extra="forbid"):
     """The completed pairs of one target policy."""
 
     policy: str
@@ -43,7 +39,7 @@ class Margins(_Part):
     """Score of the rejected side less that of the chosen one, kept or not."""
 
 
-class Generation(_Part):
+class Generation(BaseModel, extra="forbid"):
     """The chats of one policy that began with exemplars of about the same age."""
 
     policy: str
@@ -60,7 +56,7 @@ class Generation(_Part):
     """Mean number of attempts of the chats that succeeded."""
 
 
-class PairReport(_Part):
+class PairReport(BaseModel, extra="forbid"):
     """Figures of a pair run's completed pairs."""
 
     pairs: int
@@ -84,99 +80,89 @@ class PairReport(_Part):
     """Whether beliefs got better; empty for a baseline, which has no beliefs."""
 
 
-@dataclass
-class _Policy:
-    pairs: int = 0
-    kept: int = 0
-    margins: list[float] = field(default_factory=list)
-
-
-@dataclass
-class _Chats:
-    chats: int = 0
-    first: list[float] = field(default_factory=list)
-    attempts: list[int] = field(default_factory=list)
+class _Chat(NamedTuple):
+    first_score: float | None
+    attempts: int | None
+    """None if none of them succeeded."""
 
 
 def report(pairs: Iterable[PreferencePair]) -> PairReport:
     """Sums up pairs in one pass; those that are not completed are skipped."""
     reasons: Counter[str] = Counter()
     findings: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
     contrast = 0
     scores: list[tuple[float, float]] = []
     words: list[tuple[int, int]] = []
-    policies: defaultdict[str, _Policy] = defaultdict(_Policy)
-    chats: defaultdict[tuple[str, tuple[int, int | None]], _Chats] = defaultdict(_Chats)
+    margins: defaultdict[str, list[float | None]] = defaultdict(list)
+    chats: defaultdict[tuple[str, tuple[int, int | None]], list[_Chat]] = defaultdict(list)
     for pair in pairs:
         if pair.outcome != "completed":
             continue
         reasons[pair.reason] += 1
         findings.update({finding.reason for finding in pair.findings})
-        of = policies[pair.target or "(off limits)"]
-        of.pairs += 1
-        rejected = pair.rejected
+        target, rejected = pair.target or "(off limits)", pair.rejected
+        margins[target].append(pair.margin)
         if pair.is_kept and rejected is not None:
-            of.kept += 1
+            kept[target] += 1
             contrast += pair.kind == "over_refusal"
             words.append((pair.chosen.words, rejected.words))
         if pair.margin is not None and rejected is not None:
-            of.margins.append(pair.margin)
             scores.append((pair.chosen.score or 0.0, rejected.score or 0.0))
         if pair.attempts and pair.rejected_by == "belief":
             ages = next(ages for ages in reversed(GENERATIONS) if pair.generation >= ages[0])
-            group = chats[pair.target, ages]
-            group.chats += 1
-            if pair.first_score is not None:
-                group.first.append(pair.first_score)
-            if pair.stop_reason == "violation" and pair.set_aside != "off_limits":
-                group.attempts.append(pair.attempts)
+            succeeded = pair.stop_reason == "violation" and pair.set_aside != "off_limits"
+            chat = _Chat(pair.first_score, pair.attempts if succeeded else None)
+            chats[target, ages].append(chat)
     return PairReport(
         pairs=reasons.total(),
         kept=reasons[KEPT],
         contrast=contrast,
         set_aside={reason: reasons[reason] for reason in SET_ASIDE if reasons[reason]},
         findings={reason: findings[reason] for reason in SET_ASIDE if findings[reason]},
-        chosen_score=spread([chosen for chosen, _ in scores]),
-        rejected_score=spread([rejected for _, rejected in scores]),
-        margin=spread([margin for of in policies.values() for margin in of.margins]),
-        chosen_words=spread([chosen for chosen, _ in words]),
-        rejected_words=spread([rejected for _, rejected in words]),
+        chosen_score=spread(chosen for chosen, _ in scores),
+        rejected_score=spread(rejected for _, rejected in scores),
+        margin=spread(margin for of in margins.values() for margin in of),
+        chosen_words=spread(chosen for chosen, _ in words),
+        rejected_words=spread(rejected for _, rejected in words),
         by_policy=[
             Margins(
                 policy=policy,
-                pairs=of.pairs,
-                kept=of.kept,
-                scored=len(of.margins),
-                margin=spread(of.margins),
+                pairs=len(of),
+                kept=kept[policy],
+                scored=sum(margin is not None for margin in of),
+                margin=spread(of),
             )
-            for policy, of in sorted(policies.items())
+            for policy, of in sorted(margins.items())
         ],
         generations=[
             Generation(
                 policy=policy,
                 since=ages[0],
                 until=ages[1],
-                chats=group.chats,
-                succeeded=len(group.attempts),
-                first_score=_mean(group.first),
-                attempts=_mean(group.attempts),
+                chats=len(of),
+                succeeded=sum(chat.attempts is not None for chat in of),
+                first_score=_mean(chat.first_score for chat in of),
+                attempts=_mean(chat.attempts for chat in of),
             )
-            for (policy, ages), group in sorted(chats.items())
+            for (policy, ages), of in sorted(chats.items())
         ],
     )
 
 
-def spread(numbers: Sequence[float]) -> Spread | None:
+def spread(numbers: Iterable[float | None]) -> Spread | None:
     """The distribution of numbers; None if there are none."""
-    if not numbers:
+    found = [number for number in numbers if number is not None]
+    if not found:
         return None
-    two_or_more = [*numbers, *numbers] if len(numbers) == 1 else numbers
+    two_or_more = [*found, *found] if len(found) == 1 else found
     quartiles = statistics.quantiles(two_or_more, n=4, method="inclusive")
-    figures = (statistics.fmean(numbers), min(numbers), *quartiles, max(numbers))
+    figures = (statistics.fmean(found), min(found), *quartiles, max(found))
     _, *names = Spread.model_fields
     rounded = {name: round(figure, 4) for name, figure in zip(names, figures, strict=True)}
-    return Spread(pairs=len(numbers), **rounded)
+    return Spread(pairs=len(found), **rounded)
 
 
-def _mean(numbers: Sequence[float]) -> float | None:
-    return round(statistics.fmean(numbers), 4) if numbers else None
+def _mean(numbers: Iterable[float | None]) -> float | None:
+    found = [number for number in numbers if number is not None]
+    return round(statistics.fmean(found), 4) if found else None

@@ -42,7 +42,6 @@ class ViolationTermination(Condition, Component[ViolationConfig]):
     """
 
     component_config_schema = ViolationConfig
-    component_provider_override = "orchestration.pairs.termination.ViolationTermination"
     config: ViolationConfig
 
     def __init__(self, threshold: float, max_chosen: float | None = None) -> None:
@@ -84,5 +83,4 @@ class AttemptBudgetTermination(RoundBudgetTermination):
     See `RoundBudgetTermination`; the scorer is the only speaker.
     """
 
-    component_provider_override = "orchestration.pairs.termination.AttemptBudgetTermination"
     reason = ATTEMPT_BUDGET

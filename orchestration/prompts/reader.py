@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 from pydantic import JsonValue
 
-from orchestration.prompts.sources import Row, RowLocation, Rows, open_rows, to_json
+from orchestration.prompts.sources import Row, Rows, open_rows, to_json
 from policies import InputError
 
 LEFT_OUT_SHOWN = 10
@@ -52,18 +52,24 @@ class LeftOut(NamedTuple):
 class PromptReader(Iterator[Prompt]):
     """Iterates over the prompts of a source, and counts the rows without one.
 
-    Created by `read_prompts`. Closes its file at the end, at an error and on `close`; a context
-    manager too. The first prompt is read ahead, so counts may start above zero; they are final when
-    the iteration has ended.
+    Closes its file at the end, at an error and on `close`; a context manager too. The first prompt
+    is read ahead, so that an invalid source fails at once, and counts may start above zero; they
+    are final when the iteration has ended.
+
+    Args:
+        source: A file (JSONL, CSV, TSV, text with one prompt a line, Parquet), `-` for standard
+            input (JSONL if the first line that is not blank starts an object, else one prompt a
+            line), or a Hugging Face data set as `hf:owner/name[:config[:split]]` (split `train`).
+        column: The column of the prompts; by default `prompt`, or else the only column.
+        id_column: The column of the ids; by default ids are made from the text.
+
+    Raises:
+        InputError: The source or a column cannot be used. Iteration raises it too, at the first
+            malformed row.
     """
 
     def __init__(
-        self,
-        rows: Rows,
-        location: RowLocation,
-        stack: ExitStack,
-        column: str | None,
-        id_column: str | None,
+        self, source: str, *, column: str | None = None, id_column: str | None = None
     ) -> None:
         self.read = 0
         """Rows seen so far."""
@@ -71,15 +77,15 @@ class PromptReader(Iterator[Prompt]):
         """Rows left out because their prompt was empty, white space or null."""
         self.left_out: list[LeftOut] = []
         """The first few of the rows left out, in order."""
-        self.location = location
-        """How messages refer to a row."""
         self._column = column
         self._id_column = id_column
-        self._prompts = self._pick(rows, stack)
+        with ExitStack() as stack:
+            rows, self.location = open_rows(source, stack)
+            self._prompts = self._pick(rows, stack.pop_all())
         self._ahead = next(self._prompts, None)
         if self._ahead is None:
             what = "there are no prompts in it"
-            raise location.error(0, what, "Check that it is the one you mean.")
+            raise self.location.error(0, what, "Check that it is the one you mean.")
 
     def __next__(self) -> Prompt:
         prompt, self._ahead = self._ahead, None
@@ -168,9 +174,11 @@ def prompt_id(text: str) -> str:
     return "p" + _digest(text.strip())[:6].hex()
 
 
-def as_prompt(text: str) -> Prompt:
-    """A prompt that was given as a text; an InputError if no model can read it."""
-    text = text.strip()
+def as_prompt(given: str | Prompt) -> Prompt:
+    """A prompt that was given as a text, or is one; an InputError if no model can read it."""
+    if isinstance(given, Prompt):
+        return given
+    text = given.strip()
     if not text:
         raise InputError("The prompt is empty.", "Give it as a text that is not blank.")
     try:
@@ -180,24 +188,3 @@ def as_prompt(text: str) -> Prompt:
     if "\0" in text:
         raise InputError("The prompt holds a NUL character.", "Remove it; no model can read it.")
     return Prompt(prompt_id(text), text)
-
-
-def read_prompts(
-    source: str, *, column: str | None = None, id_column: str | None = None
-) -> PromptReader:
-    """Opens a source and reads up to its first prompt, so that an invalid source fails here.
-
-    Args:
-        source: A file (JSONL, CSV, TSV, text with one prompt a line, Parquet), `-` for standard
-            input (JSONL if the first line that is not blank starts an object, else one prompt a
-            line), or a Hugging Face data set as `hf:owner/name[:config[:split]]` (split `train`).
-        column: The column of the prompts; by default `prompt`, or else the only column.
-        id_column: The column of the ids; by default ids are made from the text.
-
-    Raises:
-        InputError: The source or a column cannot be used. Iteration raises it too, at the first
-            malformed row.
-    """
-    with ExitStack() as stack:
-        rows, location = open_rows(source, stack)
-        return PromptReader(rows, location, stack.pop_all(), column, id_column)

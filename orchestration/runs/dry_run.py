@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from agents.models.errors import CallNotStarted
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.runs.call_gate import CallGate
-from orchestration.runs.folder import is_changed
+from orchestration.runs.folder import changed_settings
 from orchestration.runs.job import Job
+from orchestration.runs.reader import RunReader
 from orchestration.runs.replay import ChatReplies, RequestKeys
-from orchestration.runs.results import RunResults
 from orchestration.runs.run_chat import run_chat
 
 
-class DryRun(BaseModel):
+class DryRun(BaseModel, extra="forbid"):
     """What the journal alone leads to under the present settings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     prompts: int = 0
     """Prompts of the run."""
@@ -49,9 +47,9 @@ async def dry_run(
     """
     found = DryRun()
     journal = Journal(folder / FILE_NAME)
-    results, keys, gate = RunResults(journal, job.kind), RequestKeys(), CallGate.closed()
+    results, keys, gate = RunReader(journal, job.kind), RequestKeys(), CallGate.closed()
     try:
-        changed = is_changed(job, journal)
+        changed = changed_settings(job, journal)
         for prompt, outcome in journal.prompts():
             found.prompts += 1
             replies = ChatReplies(journal, keys, gate, prompt)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -75,16 +74,6 @@ class Wrapping:
 
     def _untagged(self, text: str) -> str:
         return text if self._tags is None else self._tags.sub(r"(\1\2)", text)
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How results are exported."""
-
-    wrapping: Wrapping = field(default_factory=Wrapping)
-    """How thoughts and response are put together."""
-    contrast_share: float | None = None
-    """Maximum share of contrast pairs among all pairs, 0 to 1; None keeps all."""
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> int:

@@ -25,10 +25,16 @@ SETTINGS_NAME = "run.yaml"
 _CREATED = (FILE_NAME, LOCK_NAME, SETTINGS_NAME, "status.json", "summary.json")
 
 
-def is_changed(job: Job, journal: Journal) -> bool:
-    """Whether the last session of a run had other settings."""
-    before = journal.meta("settings")
-    return before is not None and json.loads(before) != job.fingerprints()
+def changed_settings(job: Job, journal: Journal) -> dict[str, list[str]]:
+    """The settings that differ from those of a run's last session: names by their group."""
+    stored, present = journal.meta("settings"), job.fingerprints()
+    before = json.loads(stored) if stored else present
+    changed = {
+        # Items of one side alone: an added name, a removed one, or another hash.
+        group: sorted({name for name, _ in parts.items() ^ before.get(group, {}).items()})
+        for group, parts in present.items()
+    }
+    return {group: names for group, names in changed.items() if names}
 
 
 class RunFolder:
@@ -47,7 +53,6 @@ class RunFolder:
     def __init__(self, path: Path, job: Job, source: Source | None) -> None:
         self.path = path
         self._job = job
-        self._fingerprints = job.fingerprints()
         self._had_files = self._check()
         self._created = [p for p in (path, *path.parents) if not p.exists()]
         given = load_settings(path).get("prompts") if source is None else asdict(source)
@@ -58,12 +63,13 @@ class RunFolder:
             raise _unusable(f"The folder {path} cannot be created ({error.strerror}).") from None
         try:
             self.journal = Journal(path / FILE_NAME, write=True)
-            before = self.journal.meta("settings")
-            self._before = json.loads(before) if before else None
+            self._is_new = self.journal.meta("settings") is None
             found = self.journal.meta("kind")
-            if self._before is not None and found != job.kind.name:
+            if not self._is_new and found != job.kind.name:
                 self.journal.close()
                 raise _unusable(f"The folder {path} holds {found}, not {job.kind.name}.")
+            self.changed = changed_settings(job, self.journal)
+            """The settings that differ from those of the last session: names by their group."""
         except BaseException:
             self._remove_created()
             raise
@@ -94,22 +100,6 @@ class RunFolder:
             )
         return bool(found)
 
-    @property
-    def is_new(self) -> bool:
-        """Whether the run had no session before."""
-        return self._before is None
-
-    @property
-    def changed(self) -> dict[str, list[str]]:
-        """The settings that differ from those of the last session: names by their group."""
-        before = self._before or self._fingerprints
-        changed = {
-            # Items of one side alone: an added name, a removed one, or another hash.
-            group: sorted({name for name, _ in parts.items() ^ before.get(group, {}).items()})
-            for group, parts in self._fingerprints.items()
-        }
-        return {group: names for group, names in changed.items() if names}
-
     async def settle(self) -> None:
         """Makes the present settings those of the run.
 
@@ -119,7 +109,7 @@ class RunFolder:
         Raises:
             JournalError: The folder cannot be written.
         """
-        text = json.dumps(self._fingerprints)
+        text = json.dumps(self._job.fingerprints())
         changed = self.changed
 
         def change(tx: Transaction) -> None:
@@ -140,16 +130,18 @@ class RunFolder:
                 "Make room, or name another folder with --out.",
             ) from None
 
-    def close(self, keep: bool = True) -> None:
-        """Closes the journal; unless `keep`, removes a folder that was created for the session."""
+    def close(self) -> None:
+        """Closes the journal; removes the files of a first session in which nothing was stored."""
+        empty = self._is_new and not self._had_files
+        with suppress(JournalError):
+            empty = empty and not (self.journal.spend() or self.journal.outcomes())
         self.journal.close()
-        if keep or self._had_files:
-            return
-        with suppress(OSError):  # the folder is gone
-            for file in self.path.iterdir():
-                if file.name.startswith(_CREATED):
-                    file.unlink(missing_ok=True)
-        self._remove_created()
+        if empty:
+            with suppress(OSError):  # the folder is gone
+                for file in self.path.iterdir():
+                    if file.name.startswith(_CREATED):
+                        file.unlink(missing_ok=True)
+            self._remove_created()
 
     def _remove_created(self) -> None:
         """Removes the folders that were created, if they are empty."""
@@ -191,7 +183,11 @@ def models_of_run(folder: Path) -> dict[str, ModelConfig]:
         InputError: `run.yaml` cannot be read, or a model needs a secret that it does not hold.
     """
     found = load_settings(folder).get("models")
-    _check_secrets(found)
+    if REDACTED in str(found):
+        raise InputError(
+            "A model of the run needs a secret, which run.yaml does not hold.",
+            "Name the models file that the run was started with: --models FILE.",
+        )
     try:
         return {name: ModelConfig.model_validate(config) for name, config in found.items()}  # type: ignore[union-attr]
     except (ValidationError, AttributeError):
@@ -204,14 +200,3 @@ def unreadable(folder: Path) -> InputError:
         f"{folder / SETTINGS_NAME} is not as aidsafe wrote it.",
         "Restore it from a copy, or repeat the command that created it.",
     )
-
-
-def _check_secrets(node: Any) -> None:
-    if isinstance(node, dict | list):
-        for value in node.values() if isinstance(node, dict) else node:
-            _check_secrets(value)
-    elif isinstance(node, str) and REDACTED in node:
-        raise InputError(
-            "A model of the run needs a secret, which run.yaml does not hold.",
-            "Name the models file that the run was started with: --models FILE.",
-        )

@@ -13,32 +13,28 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from agents.models.config import Price
 from agents.turns import Call
 from orchestration.journal import Journal, PendingPrompt
 from orchestration.runs.intake import Intake
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 
 CONFIDENCE = 0.9
 """How often the interval should contain the true value."""
 
 
-class Estimate(BaseModel):
+class Estimate(BaseModel, extra="forbid"):
     """An estimate with its interval."""
-
-    model_config = ConfigDict(extra="forbid")
 
     expected: float
     low: float
     high: float
 
 
-class Forecast(BaseModel):
+class Forecast(BaseModel, extra="forbid"):
     """What the pending prompts of a run will take."""
-
-    model_config = ConfigDict(extra="forbid")
 
     prompts: int
     """Prompts of the source."""
@@ -92,7 +88,7 @@ class Pilot:
 
 
 def forecast(
-    results: RunResults[Any],
+    results: RunReader[Any],
     pilot: Pilot,
     pending: int,
     concurrency: int,
@@ -143,11 +139,7 @@ def forecast(
         completion_tokens=estimate(lambda call: call.usage.completion_tokens),
         cost={currency: estimate(partial(cost, currency)) for currency in currencies},
         unpriced=sorted(name for name, known in prices.items() if known is None),
-        seconds=Estimate(
-            expected=wall(model_time.expected),
-            low=wall(model_time.low),
-            high=wall(model_time.high),
-        ),
+        seconds=Estimate(**{name: wall(seconds) for name, seconds in model_time}),
         concurrency=concurrency,
     )
 

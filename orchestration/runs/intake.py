@@ -12,17 +12,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from orchestration.journal import IdTakenError, Journal, PendingPrompt, Transaction
 from orchestration.prompts.reader import LEFT_OUT_SHOWN, LeftOut, Prompt, PromptReader
 from policies import InputError
 
-_BATCH = 1_000  # prompts per transaction: some milliseconds, in which no reply can be committed
-_AHEAD = 5_000  # prompts that are read and not written yet, and that the reader may be ahead
+_QUEUED = 1_000  # prompts in a transaction: some milliseconds, in which no reply can be committed
+_AHEAD = 5_000  # prompts that the reader may be ahead of the chats
 _FETCH = 256
 _BURST, _PAUSE = 16, 0.002  # rows at a time, and seconds in between, when far ahead of the chats
 
@@ -84,12 +84,13 @@ class Counts:
 class Intake:
     """Reads a source into the journal, and hands out its prompts that have no outcome yet.
 
-    A thread reads rows into a bounded buffer, since a source may block. A task of the event loop
-    writes them into the journal in batches.
+    A thread reads the rows, since a source may block. The journal's writer stores all that were
+    read meanwhile in one transaction.
 
     Args:
         journal: Open for writing.
-        source: Where the prompts come from; None reads nothing, and resumes the last one.
+        source: Where the prompts come from; None reads nothing, and hands out the prompts of all
+            sources that are to be retried.
         prompts: The prompts themselves.
         folder: The run, for messages.
     """
@@ -104,15 +105,11 @@ class Intake:
         self._fingerprint = source.fingerprint if source else None
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()  # there are new prompts, or an end
-        self._buffer: deque[Prompt] = deque()  # read and not written yet
-        self._arrived = asyncio.Event()  # there is something in the buffer, or the source's end
-        self._signalled = False
-        self._ended = False
-        self._reading = True
+        self._rows: deque[Prompt | Exception | None] = deque()  # read, and not stored yet
+        self._submitted = False  # they will be stored
+        self._ended = False  # nothing more will be
         self._closed = False
-        self._read_error: Exception | None = None
-        self._error: Exception | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
         self._fetched: deque[PendingPrompt] = deque()
         self._after = -1
         # Pending prompts of earlier sources: their numbers are lower than those of new prompts that
@@ -121,27 +118,25 @@ class Intake:
         self._handed_out = 0
         self._awaited = False  # a caller waits until all prompts are read
         self.counts = Counts()
-        """Final once `complete` is set."""
+        """Final once `complete` is set; without a source, those of the run as a whole."""
         self.new_pending = 0
         """Pending prompts that were read in this session."""
-        self.complete = False
-        """Whether all prompts of the source are in the journal."""
-        spec = source.spec if source else None
-        self.number, known = journal.write_from_thread(
-            lambda tx: tx.register_source(spec, self._fingerprint, Counts().dump())
-        )
-        self.known = known is not None
-        """Whether all prompts of the source were in the journal before."""
-        self.of_run = source is None
-        """Whether its counts are those of the run as a whole."""
-        if self.of_run:
-            self.counts, self.complete = Counts(journal.count_prompts()), True
-        elif known is not None:
-            self.counts, self.complete = Counts.load(known), True
+        self.number = 0
+        """The number of the source; 0 without one."""
+        if source is None:
+            known: str | None = Counts(journal.count_prompts()).dump()
         else:
-            self._next_number = journal.write_from_thread(lambda tx: tx.next_number())
+            spec, nothing = source.spec, Counts().dump()
+            self.number, known = journal.submit(
+                lambda tx: tx.register_source(spec, self._fingerprint, nothing)
+            ).result()
+        self.known = self.complete = known is not None
+        """Whether all prompts of the source were in the journal before; and whether they are."""
+        if known is not None:
+            self.counts = Counts.load(known)
+        else:
+            self._next_number = journal.submit(lambda tx: tx.next_number()).result()
             self._after = self._next_number - 1
-            self._writing = asyncio.create_task(self._write())
             threading.Thread(target=self._read, name="prompts", daemon=True).start()
 
     async def next(self) -> PendingPrompt | None:
@@ -157,7 +152,7 @@ class Intake:
                 self._fetched.append(self._journal.prompt(self._adopted.popleft())[0])
             if self._fetched:
                 continue
-            self._fetched.extend(self._journal.pending(self.number, self._after, _FETCH))
+            self._fetched.extend(self._journal.pending(self.number or None, self._after, _FETCH))
             if self._fetched:
                 self._after = self._fetched[-1].number
             elif complete:
@@ -179,97 +174,82 @@ class Intake:
     def close(self) -> None:
         """Reads no further."""
         self._closed = True
-        if self._writing is not None:
-            self._writing.cancel()
-        self._reading = False
         self._changed.set()
 
     # In the reader's thread
 
     def _read(self) -> None:
+        end: Exception | None = None
         try:
             for position, prompt in enumerate(self._prompts):
                 # Two threads at work all the time would halve the speed of the chats.
                 if position % _BURST == 0 and self._is_ahead():
                     time.sleep(_PAUSE)
-                while self._reading and len(self._buffer) >= _AHEAD:
+                while len(self._rows) >= _QUEUED and not self._closed:
                     time.sleep(_PAUSE)
-                if not self._reading:
-                    return
-                self._buffer.append(prompt)
-                self._signal()
+                if self._closed or self._ended or self._limit == 0:
+                    break
+                self._add(prompt)
         except Exception as error:  # noqa: BLE001 - raised where prompts are asked for
-            self._read_error = error
-        self._ended = True
-        self._signal()
+            end = error
+        self._add(end)
 
     def _is_ahead(self) -> bool:
         return not self._awaited and self.counts.taken - self._handed_out > _AHEAD
 
-    def _signal(self) -> None:
-        if not self._signalled:
-            self._signalled = True
-            with suppress(RuntimeError):  # the loop is closed, and so is the intake
-                self._loop.call_soon_threadsafe(self._arrived.set)
-
-    # In the event loop
-
-    async def _write(self) -> None:
-        """Writes what the thread reads, until the source ends."""
-        try:
-            enough = False
-            while not enough:
-                self._signalled = False  # before looking: what arrives meanwhile signals again
-                self._arrived.clear()
-                ended = self._ended
-                batch = [self._buffer.popleft() for _ in range(min(_BATCH, len(self._buffer)))]
-                if batch:
-                    change = partial(self._insert, batch=batch)
-                    enough, clash = await self._journal.write(change)
-                    self._changed.set()
-                    if clash is not None:
-                        raise clash
-                elif not ended:
-                    await self._arrived.wait()
-                elif self._read_error is not None:
-                    raise self._read_error
-                else:
-                    break
-            await self._journal.write(self._finish)
-            self.complete = True
-        except Exception as error:  # noqa: BLE001 - raised where prompts are asked for
-            self._error = error
-        self._reading = False
-        self._changed.set()
+    def _add(self, row: Prompt | Exception | None) -> None:
+        self._rows.append(row)
+        if not (self._submitted or self._closed):
+            self._submitted = True
+            self._journal.submit(self._store).add_done_callback(self._stored)
 
     # In the writer's thread
 
-    def _insert(self, tx: Transaction, batch: list[Prompt]) -> tuple[bool, InputError | None]:
-        """Inserts prompts; whether the limit is reached, and what is wrong with the last one."""
+    def _store(self, tx: Transaction) -> Exception | None:
+        """Stores what was read; returns the source's error, if it has one."""
+        self._submitted = False  # before looking: what is read meanwhile is submitted again
+        for _ in range(0 if self._ended else len(self._rows)):
+            row = self._rows.popleft()
+            error = self._insert(tx, row) if isinstance(row, Prompt) else row
+            self._ended = row is None or error is not None or self.counts.taken == self._limit
+            if error is not None:
+                return error
+            if self._ended:
+                self._finish(tx)
+                break
+        return None
+
+    def _stored(self, change: Future[Exception | None]) -> None:
+        """What was read is on disk."""
+        self._error = self._error or change.exception() or change.result()
+        self.complete = self._ended and self._error is None
+        if not self._changed.is_set():
+            with suppress(RuntimeError):  # the loop is closed, and so is the intake
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+    def _insert(self, tx: Transaction, prompt: Prompt) -> InputError | None:
+        """Inserts a prompt; returns what is wrong with it."""
+        metadata = json.dumps(prompt.metadata, ensure_ascii=False) if prompt.metadata else "{}"
+        try:
+            found = tx.insert_prompt(
+                self._next_number, prompt.id, prompt.digest, prompt.text, metadata, self.number
+            )
+        except IdTakenError:
+            return self._clash(tx, prompt)
         counts = self.counts
-        for prompt in batch:
-            if self._limit is not None and counts.taken >= self._limit:
-                return True, None
-            metadata = json.dumps(prompt.metadata, ensure_ascii=False) if prompt.metadata else "{}"
-            try:
-                found = tx.insert_prompt(
-                    self._next_number, prompt.id, prompt.digest, prompt.text, metadata, self.number
-                )
-            except IdTakenError:
-                return True, self._clash(tx, prompt)
-            if found is None:
-                counts.duplicates += 1
-                if len(counts.left_out) < LEFT_OUT_SHOWN:
-                    counts.left_out.append(LeftOut(prompt.row, "same text as an earlier prompt"))
-                continue
-            number, is_pending = found
-            counts.taken += 1
-            self.new_pending += is_pending
-            if number == self._next_number:
-                self._next_number += 1
-            elif is_pending:
-                self._adopted.append(number)
-        return self._limit is not None and counts.taken >= self._limit, None
+        if found is None:
+            counts.duplicates += 1
+            if len(counts.left_out) < LEFT_OUT_SHOWN:
+                counts.left_out.append(LeftOut(prompt.row, "same text as an earlier prompt"))
+            return None
+        number, is_pending = found
+        counts.taken += 1
+        self.new_pending += is_pending
+        if number == self._next_number:
+            self._next_number += 1
+        elif is_pending:
+            self._adopted.append(number)
+        return None
 
     def _finish(self, tx: Transaction) -> None:
         if isinstance(self._prompts, PromptReader):

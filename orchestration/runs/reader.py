@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self
 
 from rich.table import Table
 
 from orchestration.chat.html import document, element, html_table
 from orchestration.chat.view import table
 from orchestration.journal import Journal
+from orchestration.journal.errors import explained
 from orchestration.journal.lock import is_locked
 from orchestration.runs.budget import Budget
 from orchestration.runs.job import Kind, ResultT
 from orchestration.runs.result import OUTCOMES
-from orchestration.runs.results import RunResults
 from orchestration.runs.status import STATUS_NAME, Summary, read_status
 from policies import InputError
 
@@ -25,7 +25,7 @@ Matches = Callable[[ResultT], bool]
 _SHOWN = 20  # results in a notebook or terminal
 
 
-class RunReader(RunResults[ResultT]):
+class RunReader(Generic[ResultT]):
     """The results of a run in the order of their prompts, read one at a time.
 
     Works while the run is going on: each iteration reads what is finished when it begins.
@@ -44,14 +44,21 @@ class RunReader(RunResults[ResultT]):
         outcome: str | None = None,
         matches: tuple[Matches[ResultT], ...] = (),
     ) -> None:
-        super().__init__(journal, kind)
+        self.journal = journal
+        self.kind = kind
         self.folder = journal.path.parent
         self._outcome = outcome
         self._matches = matches
 
     def __iter__(self) -> Iterator[ResultT]:
-        results = self.all(self._outcome)
+        results = self._read(text for _, text in self.journal.results(self._outcome))
         return (result for result in results if all(match(result) for match in self._matches))
+
+    def _read(self, texts: Iterable[str]) -> Iterator[ResultT]:
+        for text in texts:
+            with explained(self.journal.path):
+                result = self.kind.read(text)
+            yield result
 
     def __len__(self) -> int:
         """The number of results; reads all of them if they are filtered by a function."""
@@ -70,6 +77,21 @@ class RunReader(RunResults[ResultT]):
         if len(found) != 1:
             raise KeyError(f"{'several results' if found else 'no result'} for {prompt_id!r}")
         return found[0]
+
+    def find(self, start: str, limit: int) -> list[ResultT]:
+        """The result of that id; if there is none, those whose ids start with it."""
+        return list(self._read(self.journal.find_results(start, limit)))
+
+    def get(self, number: int) -> ResultT | None:
+        """The result of a prompt, by its number; None if it has no outcome."""
+        return self._first(self.journal.result(number))
+
+    def completed(self, digest: bytes) -> ResultT | None:
+        """The completed result of a prompt, by the digest of its text; None if there is none."""
+        return self._first(self.journal.completed_result(digest))
+
+    def _first(self, text: str | None) -> ResultT | None:
+        return next(self._read([] if text is None else [text]), None)
 
     def where(
         self, matches: Matches[ResultT] | None = None, *, outcome: str | None = None

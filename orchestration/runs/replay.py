@@ -8,19 +8,21 @@ therefore simply started again, and reaches the first missing call without payin
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from hashlib import blake2b
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
-from autogen_core import CancellationToken
 from autogen_core.models import LLMMessage
 
 from agents.models.model import ChatModel, ModelReply
 from agents.models.usage import Usage
-from orchestration.journal import Journal, PendingPrompt
+from orchestration.journal import Journal, PendingPrompt, Transaction
 from orchestration.journal.errors import explained
 from orchestration.runs.call_gate import CallGate
+
+T = TypeVar("T")
+AroundCall: TypeAlias = Callable[[ChatModel, Awaitable[ModelReply]], Awaitable[ModelReply]]
 
 _TRANSPORT = {
     "endpoint": (
@@ -46,8 +48,7 @@ class RequestKeys:
     """Makes the keys of requests; caches what is the same in many of them."""
 
     def __init__(self) -> None:
-        self._models: dict[str, bytes] = {}
-        self._formats: dict[int, tuple[Mapping[str, Any] | None, bytes]] = {}
+        self._hashes: dict[int, tuple[object, bytes]] = {}
 
     def key(
         self,
@@ -74,21 +75,17 @@ class RequestKeys:
             content = _encode(str(message.content))
             digest.update(b"%b %d:" % (message.type.encode(), len(content)))
             digest.update(content)
-        digest.update(self._model(model) + self._format(response_format))
+        digest.update(self._hash(model, shaping) + self._hash(response_format))
         digest.update(_encode(repr((ordinal, *sampling, messages[0].type, prompt_id))))
         return digest.digest()
 
-    def _model(self, model: ChatModel) -> bytes:
-        if model.name not in self._models:
-            self._models[model.name] = _hash(shaping(model))
-        return self._models[model.name]
-
-    def _format(self, response_format: Mapping[str, Any] | None) -> bytes:
+    def _hash(self, of: T, data: Callable[[T], Any] = lambda of: of) -> bytes:
         # By identity: a run has a handful, and dumping one takes longer than all the rest. The
         # object is stored with its hash, so that no other can take its address.
-        if id(response_format) not in self._formats:
-            self._formats[id(response_format)] = (response_format, _hash(response_format))
-        return self._formats[id(response_format)][1]
+        if id(of) not in self._hashes:
+            text = json.dumps(data(of), sort_keys=True, ensure_ascii=True)
+            self._hashes[id(of)] = (of, blake2b(text.encode(), digest_size=16).digest())
+        return self._hashes[id(of)][1]
 
 
 @lru_cache(maxsize=16)
@@ -102,11 +99,6 @@ def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _hash(data: Any) -> bytes:
-    text = json.dumps(data, sort_keys=True, ensure_ascii=True)
-    return blake2b(text.encode(), digest_size=16).digest()
-
-
 class ChatReplies:
     """The replies of one prompt's chat.
 
@@ -115,15 +107,22 @@ class ChatReplies:
         keys: Makes the keys of the run.
         gate: Admits new calls.
         prompt: The prompt. One that is retried is called for with another seed.
+        around_call: Wraps every call of a model, as telemetry does.
     """
 
     def __init__(
-        self, journal: Journal, keys: RequestKeys, gate: CallGate, prompt: PendingPrompt
+        self,
+        journal: Journal,
+        keys: RequestKeys,
+        gate: CallGate,
+        prompt: PendingPrompt,
+        around_call: AroundCall = lambda _, call: call,
     ) -> None:
         self._journal = journal
         self._keys = keys
         self._gate = gate
         self._prompt = prompt
+        self._around_call = around_call
         with explained(journal.path):
             self._stored = {key: load_reply(text) for key, text in journal.replies(prompt.chat)}
         self.stored = len(self._stored)
@@ -144,16 +143,7 @@ class ChatReplies:
         return self._wrapped[model.name]
 
     async def ask(
-        self,
-        model: ChatModel,
-        messages: Sequence[LLMMessage],
-        *,
-        response_format: Mapping[str, Any] | None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
-        cancellation_token: CancellationToken | None = None,
-        reseed: int = 0,
-        logprobs: int = 0,
+        self, model: ChatModel, messages: Sequence[LLMMessage], reseed: int = 0, **options: Any
     ) -> ModelReply:
         """The reply to a request, from the journal or from the model. See `ChatModel.ask`.
 
@@ -163,9 +153,11 @@ class ChatReplies:
             JournalError: The reply could not be stored.
         """
         # What was not asked for is left out, so that keys do not change when options are added.
-        sampling = (temperature, max_tokens, reseed, *([logprobs] if logprobs else []))
-        ordinal, self._calls = self._calls, self._calls + 1
-        key = self._keys.key(self._prompt.id, ordinal, model, messages, response_format, sampling)
+        more = [options["logprobs"]] if options.get("logprobs") else []
+        sampling = (options.get("temperature"), options.get("max_tokens"), reseed, *more)
+        form, ordinal = options["response_format"], self._calls
+        self._calls += 1
+        key = self._keys.key(self._prompt.id, ordinal, model, messages, form, sampling)
         reply = self._stored.pop(key, None)
         if reply is not None:
             self.replayed += 1
@@ -173,31 +165,21 @@ class ChatReplies:
             return reply
         await self._gate.begin()
         try:
-            reply = await model.ask(
-                messages,
-                response_format=response_format,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                cancellation_token=cancellation_token,
-                # An agent makes the same request twice at most: two seeds for every try.
-                reseed=reseed + 2 * self._prompt.tries,
-                logprobs=logprobs,
-            )
+            # An agent makes the same request twice at most: two seeds for every try.
+            call = model.ask(messages, reseed=reseed + 2 * self._prompt.tries, **options)
+            reply = await self._around_call(model, call)
             self.called += 1
-            usage = reply.usage
-            await self._journal.store_reply(
-                self._prompt.chat,
-                key,
-                model.name,
-                self._gate.price(model),
-                dump_reply(reply),
-                (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
-            )
+            await self._journal.write(partial(self._store, key=key, model=model, reply=reply))
         finally:
             self._gate.end()
         self._gate.add(model, reply)
         self.used_keys.append(key)
         return reply
+
+    def _store(self, tx: Transaction, key: bytes, model: ChatModel, reply: ModelReply) -> None:
+        usage, price = reply.usage, self._gate.price(model)
+        tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+        tx.store_reply(self._prompt.chat, key, model.name, price, dump_reply(reply), tokens)
 
 
 class _JournalledModel:

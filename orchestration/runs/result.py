@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
-from agents.prompt_texts import PromptTexts
-from agents.turns import Call, Turn
+from agents.models.usage import Usage
+from agents.turns import Turn
+from orchestration.chat import DeliberationChat
 from orchestration.chat.cast import BaseCast
-from policies import PolicySet
+from orchestration.chat.html import Section
+from orchestration.chat.thread import Message
+from orchestration.prompts.reader import Prompt
 
 Outcome: TypeAlias = Literal[
     "completed", "refused", "malformed", "truncated", "failed", "over_budget"
@@ -26,10 +29,8 @@ Interruption: TypeAlias = tuple[Outcome, str]
 """Outcome and reason, if a chat was interrupted."""
 
 
-class Provenance(BaseModel):
+class Provenance(BaseModel, extra="forbid"):
     """What a result was made of and with."""
-
-    model_config = ConfigDict(extra="forbid")
 
     aidsafe: str
     """Version of aidsafe."""
@@ -66,7 +67,6 @@ class RunResult(Protocol):
 
     id: str
     prompt: str
-    metadata: dict[str, Any]
     outcome: Outcome
     problem: str | None
 
@@ -75,16 +75,15 @@ class RunResult(Protocol):
         """The transcript."""
 
     @property
-    def provenance(self) -> Provenance:
-        """What it was made of and with."""
-
-    @property
     def reason(self) -> str | None:
         """What completed results are counted by, such as why the chat stopped."""
 
     @property
     def rounds_or_attempts(self) -> int:
         """How often the circle was completed."""
+
+    def sections(self, show_unsafe: bool = False) -> Iterator[Section]:
+        """What is shown of it, the prompt first and the transcript last; see `Shown`."""
 
     def model_dump_json(self, *, indent: int | None = None) -> str:
         """As the journal stores it."""
@@ -101,53 +100,82 @@ def split_ending(ending: str) -> tuple[str, int]:
     return reason, int(number)
 
 
-def cast_provenance(
-    cast: BaseCast, policy_set: PolicySet, recipe_hash: str, prompts: PromptTexts
+def count_endings(endings: Mapping[str, int], good: str) -> tuple[Counter[str], dict[str, int]]:
+    """Counts of results by reason; and of those with a good one by their rounds or attempts."""
+    reasons: Counter[str] = Counter()
+    numbers: Counter[int] = Counter()
+    for ending, count in endings.items():
+        reason, number = split_ending(ending)
+        reasons[reason] += count
+        if reason == good:
+            numbers[number] += count
+    return reasons, {str(number): numbers[number] for number in sorted(numbers)}
+
+
+@dataclass(frozen=True)
+class ChatEnd:
+    """A chat that has ended, or was interrupted."""
+
+    messages: Sequence[Message]
+    """All messages, the task first."""
+    stop_reason: str | None
+    """That of the chat's `TaskResult`; None if the chat did not end."""
+    started: datetime
+    """When the chat began, in UTC."""
+    interruption: Interruption | None = None
+
+    @classmethod
+    def of(cls, chat: DeliberationChat, interruption: Interruption | None = None) -> ChatEnd:
+        """The end of a chat that was run by hand."""
+        started = chat.started_at or datetime.now(UTC)  # its state was loaded
+        return cls(chat.messages, chat.stop_reason, started, interruption)
+
+    def outcome(self, turns: Sequence[Turn]) -> tuple[Outcome, str | None]:
+        """How the chat ended, and the problem if that is not `completed`."""
+        if self.interruption is not None:
+            return self.interruption
+        if turns and turns[-1].outcome != "completed":
+            return turns[-1].outcome, f"{turns[-1].agent}: {turns[-1].problem}"
+        if self.stop_reason is None:
+            return "failed", "The chat did not end."
+        return "completed", None
+
+
+def common_fields(
+    cast: BaseCast, prompt: Prompt, turns: list[Turn], end: ChatEnd, reasons: Sequence[str]
 ) -> dict[str, Any]:
-    """The fields of a provenance that are the same in all results of a cast."""
-    return {
-        "aidsafe": version("aidsafe"),
-        "autogen": version("autogen-agentchat"),
-        "python": platform.python_version(),
-        "policy_set": f"{policy_set.id}@{policy_set.version}",
-        "policy_set_hash": policy_set.hash,
-        "policies": {policy.id: policy.hash for policy in policy_set.policies},
-        "recipe": cast.recipe_name,
-        "recipe_hash": recipe_hash,
-        "prompts": prompts.name,
-        "prompts_hash": prompts.hash,
-        "personas": {name: persona.hash for name, persona in cast.personas.items()},
-        "models": {model.name: model.config.public() for model in cast.models_in_use},
-    }
+    """The fields that all results have, from what was said and how the chat ended.
 
-
-def chat_provenance(calls: Sequence[Call], started: datetime) -> dict[str, Any]:
-    """The fields of a provenance that differ from chat to chat."""
+    Args:
+        cast: Who took part.
+        prompt: What the chat was about.
+        turns: The transcript.
+        end: The chat.
+        reasons: Stop reasons, the most informative first: the one that counts where several
+            conditions fired in the same turn.
+    """
+    outcome, problem = end.outcome(turns)
+    fired = (end.stop_reason or "").split(", ")
+    reason = next((one for one in reasons if one in fired), end.stop_reason)
+    calls = [call for turn in turns for call in (*turn.discarded, turn)]
     json_as: dict[str, list[str]] = {}
     for call in calls:
         if call.json_as is not None and call.json_as not in json_as.setdefault(call.model, []):
             json_as[call.model].append(call.json_as)
     return {
-        "json_as": json_as,
-        "started_at": started.isoformat(timespec="milliseconds"),
-        "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "id": prompt.id,
+        "prompt": prompt.text,
+        "metadata": prompt.metadata,
+        "outcome": outcome,
+        "problem": problem,
+        "stop_reason": reason if outcome == "completed" else outcome,
+        "turns": turns,
+        "usage": sum((call.usage for call in calls), Usage()),
+        "latency": round(sum(call.latency for call in calls), 4),
+        "provenance": {
+            **cast.provenance,
+            "json_as": json_as,
+            "started_at": end.started.isoformat(timespec="milliseconds"),
+            "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        },
     }
-
-
-def outcome_of(
-    turns: Sequence[Turn], stop_reason: str | None, interruption: Interruption | None
-) -> tuple[Outcome, str | None]:
-    """How a chat ended: its outcome, and the problem if that is not `completed`."""
-    if interruption is not None:
-        return interruption
-    if turns and turns[-1].outcome != "completed":
-        return turns[-1].outcome, f"{turns[-1].agent}: {turns[-1].problem}"
-    if stop_reason is None:
-        return "failed", "The chat did not end."
-    return "completed", None
-
-
-def main_reason(reason: str | None, known: Sequence[str]) -> str | None:
-    """The first known reason where several conditions fired in the same turn, else as it is."""
-    parts = (reason or "").split(", ")
-    return next((one for one in known if one in parts), reason)

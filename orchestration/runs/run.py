@@ -34,7 +34,6 @@ from policies import AidsafeError, InputError
 
 _DEAD_AFTER = 10
 _STATUS_SECONDS = 2.0
-_FETCH = 256
 VOID_IN = ("refused", "malformed", "truncated")
 """Outcomes that follow from the replies of the last turn: if used again, they would again."""
 
@@ -57,7 +56,7 @@ class Run:
     Args:
         folder: Where `run.yaml` and the journal are, or will be.
         job: What is done with each prompt.
-        source: Where the prompts come from; None for those that the run has.
+        source: Where the prompts come from; None for a run whose prompts are only retried.
         telemetry: Reports on its chats.
 
     Raises:
@@ -110,11 +109,7 @@ class Run:
             )
         self._budget(options.get("limits"))  # before any prompt is requeued
         await requeue(self.journal, outcomes)
-
-        async def retries(_: Intake) -> Iterator[PendingPrompt]:
-            return pending_retries(self.journal)
-
-        return await self.execute(iter(()), concurrency, choose=retries, **options)
+        return await self.execute(None, concurrency, **options)
 
     def _budget(self, limits: Limits | None) -> Budget:
         """What this session may spend."""
@@ -129,7 +124,7 @@ class Run:
 
     async def execute(
         self,
-        prompts: Iterator[Prompt],
+        prompts: Iterator[Prompt] | None,
         concurrency: int,
         *,
         limits: Limits | None = None,
@@ -142,7 +137,8 @@ class Run:
         they are paid for. Only if the journal cannot be written do they stop at once.
 
         Args:
-            prompts: The prompts of the source; a thread reads those that are new.
+            prompts: The prompts of the source; a thread reads those that are new. None takes those
+                of all sources that are to be retried.
             concurrency: Chats at the same time.
             limits: What may be spent.
             choose: Chooses the prompts to take, instead of all pending ones of the source.
@@ -158,8 +154,11 @@ class Run:
         budget = self._budget(limits)
         await self.folder.settle()
         await self.job.open(self.journal)
-        intake = Intake(self.journal, self._source, prompts, self.folder.path)
-        status = self.status = RunStatus(self.journal, self.job.kind, intake, budget)
+        source, prompts = (None, iter(())) if prompts is None else (self._source, prompts)
+        intake = Intake(self.journal, source, prompts, self.folder.path)
+        status = self.status = RunStatus(
+            self.journal, self.job.kind, intake, budget, self._telemetry.attempt
+        )
 
         def on_stop() -> None:
             status.state.phase = "stopping"
@@ -223,19 +222,19 @@ class Run:
         self, prompt: PendingPrompt, gate: CallGate, status: RunStatus
     ) -> tuple[RunResult, EndpointError | None] | None:
         """Takes one prompt to its outcome; None if there can be no chat at present."""
-        replies = ChatReplies(self.journal, self._keys, gate, prompt)
+        telemetry, recipe = self._telemetry, self.job.cast.recipe.name
+        replies = ChatReplies(self.journal, self._keys, gate, prompt, telemetry.call)
         status.state.active += 1
         try:
-            recipe = self.job.cast.recipe_name
-            with self._telemetry.chat(prompt.id, recipe, replies, status) as reporting:
+            with telemetry.chat(prompt.id, recipe, replies) as span:
                 # Where calls have to wait, chats that began earlier go first.
-                CALL.set(CallContext(prompt.number, gate.stop_signal, reporting))
-                task = await self.job.chat(prompt, lambda m: replies.wrap(reporting.wrap(m)))
+                CALL.set(CallContext(prompt.number, gate.stop_signal, status))
+                task = await self.job.chat(prompt, replies.wrap)
                 if task is None:
                     return None
                 result, failure = await run_chat(task, gate)
                 await self._store(prompt.number, task, result, _last_turn_keys(result, replies))
-                reporting.end(result, failure)
+                telemetry.end(span, result, failure)
         finally:
             status.state.active -= 1
             status.state.replayed += replies.replayed
@@ -254,7 +253,7 @@ class Run:
 
         def change(tx: Transaction) -> None:
             tx.store_result(number, result.outcome, ending, text, last_turn)
-            task.store_with(result, tx)
+            task.store_with(tx)
 
         await self.journal.write(change)
 
@@ -306,11 +305,8 @@ class Run:
         write_status(self.folder.path, SUMMARY_NAME, summary)
 
     def close(self) -> None:
-        """Closes the journal; removes a folder in which nothing was stored."""
-        keep = not self.folder.is_new
-        with suppress(JournalError):
-            keep = keep or bool(self.journal.spend() or self.journal.outcomes())
-        self.folder.close(keep)
+        """Closes the journal; removes a new folder in which nothing was stored."""
+        self.folder.close()
         self.job.close()
 
 
@@ -344,11 +340,3 @@ async def requeue(journal: Journal, outcomes: Collection[str]) -> int:
     journal, since they were paid for, but the model is called again, with another seed.
     """
     return await journal.write(lambda tx: tx.requeue(outcomes, VOID_IN))
-
-
-def pending_retries(journal: Journal) -> Iterator[PendingPrompt]:
-    """The prompts of a run that are to be retried and have no outcome yet."""
-    after = -1
-    while page := journal.pending_retries(after, _FETCH):
-        yield from page
-        after = page[-1].number

@@ -19,7 +19,7 @@ from agents.turns import TurnMessage
 from orchestration.chat import DeliberationChat
 from orchestration.runs.call_gate import CallGate
 from orchestration.runs.job import ChatTask, ResultT
-from orchestration.runs.result import Interruption
+from orchestration.runs.result import ChatEnd, Interruption
 from policies import AidsafeError
 
 
@@ -58,9 +58,9 @@ async def run_chat(task: ChatTask[ResultT], gate: CallGate) -> tuple[ResultT, En
         interruption = _unexpected(error, gate)
     try:
         messages = team.messages if team is not None else ()
-        return task.result(messages, stop_reason, started, interruption), failure
+        return task.result(ChatEnd(messages, stop_reason, started, interruption)), failure
     except Exception as error:  # noqa: BLE001 - as above
-        return task.result((), None, started, _unexpected(error, gate)), failure
+        return task.result(ChatEnd((), None, started, _unexpected(error, gate))), failure
 
 
 def _stops_run(error: EndpointError, gate: CallGate, first_call: bool) -> bool:

@@ -7,12 +7,13 @@ import os
 import platform
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from agents.models.errors import EndpointError
 from agents.models.rate_limiter import limiters
@@ -32,10 +33,8 @@ _WINDOW = 300.0  # seconds over which the rate is taken
 Phase = Literal["running", "stopping", "finished", "stopped"]
 
 
-class EndpointState(BaseModel):
+class EndpointState(BaseModel, extra="forbid"):
     """How an endpoint is being used."""
-
-    model_config = ConfigDict(extra="forbid")
 
     endpoint: str
     limit: float | None
@@ -48,10 +47,8 @@ class EndpointState(BaseModel):
     """Estimated limit of calls a second; None if unlimited."""
 
 
-class LastError(BaseModel):
+class LastError(BaseModel, extra="forbid"):
     """What made a call fail."""
-
-    model_config = ConfigDict(extra="forbid")
 
     at: str
     """UTC, ISO 8601: when it occurred last."""
@@ -60,10 +57,8 @@ class LastError(BaseModel):
     """Number of occurrences in this session."""
 
 
-class Summary(BaseModel):
+class Summary(BaseModel, extra="forbid"):
     """Progress of a run. Schema of `status.json` and `summary.json`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     aidsafe: Literal[1] = 1
     """Version of this schema."""
@@ -138,16 +133,24 @@ class RunStatus:
         kind: What the run makes.
         intake: Of the session.
         budget: Of the session.
+        on_attempt: Called with every request's end: `answered`, or the kind of its error.
     """
 
-    def __init__(self, journal: Journal, kind: Kind[Any], intake: Intake, budget: Budget) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        kind: Kind[Any],
+        intake: Intake,
+        budget: Budget,
+        on_attempt: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._kind = kind
         self._intake = intake
         self._budget = budget
+        self._on_attempt = on_attempt
         self.recount(journal)
         # A source that is being read is counted meanwhile.
-        source = None if intake.of_run else intake.number
-        self._pending_before = journal.count_pending(source) if intake.known else 0
+        self._pending_before = journal.count_pending(intake.number or None) if intake.known else 0
         self.state = Summary(
             kind=kind.name,
             process=f"{platform.node()}:{os.getpid()}",
@@ -167,12 +170,16 @@ class RunStatus:
 
     def attempt_answered(self, where: str) -> None:
         """See `Observer`."""
-        self._attempts["answered"] += 1
+        self._count_attempt("answered")
 
     def attempt_failed(self, where: str, error: EndpointError, retry_in: float | None) -> None:
         """See `Observer`."""
-        self._attempts[error.kind] += 1
+        self._count_attempt(error.kind)
         self.note_error(error.loggable_cause)
+
+    def _count_attempt(self, kind: str) -> None:
+        self._attempts[kind] += 1
+        self._on_attempt(kind)
 
     def note_error(self, cause: str) -> None:
         """Notes a problem, without any text of prompts or replies."""

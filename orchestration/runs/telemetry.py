@@ -21,12 +21,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from autogen_agentchat.base import Response
-from autogen_core.models import LLMMessage
 from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, Span, SpanKind, StatusCode, TracerProvider
 
 from agents.models.config import DEFAULT_NAME, ModelConfig
-from agents.models.context import Observer
 from agents.models.errors import CallNotStarted, EndpointError
 from agents.models.model import ChatModel, ModelReply
 from agents.policy_agent import AROUND_TURN, PolicyAgent
@@ -56,35 +54,72 @@ class Telemetry:
         self._tracer = tracers.get_tracer("aidsafe")
         meter = meters.get_meter("aidsafe")
         # The buckets are those of the semantic conventions for generative AI.
-        self.tokens = meter.create_histogram(
+        self._tokens = meter.create_histogram(
             "gen_ai.client.token.usage",
             unit="{token}",
             explicit_bucket_boundaries_advisory=[float(4**n) for n in range(14)],
         )
-        self.seconds = meter.create_histogram(
+        self._seconds = meter.create_histogram(
             "gen_ai.client.operation.duration",
             unit="s",
             explicit_bucket_boundaries_advisory=[0.01 * 2**n for n in range(14)],
         )
-        self.prompts = meter.create_counter("aidsafe.prompts", unit="{prompt}")
-        self.attempts = meter.create_counter("aidsafe.attempts", unit="{request}")
+        self._prompts = meter.create_counter("aidsafe.prompts", unit="{prompt}")
+        self._attempts = meter.create_counter("aidsafe.attempts", unit="{request}")
 
     @contextmanager
-    def chat(
-        self, prompt_id: str, recipe: str, replies: ChatReplies, observer: Observer
-    ) -> Iterator[ChatTelemetry]:
-        """A chat, in progress while the context lasts; its calls are reported to `observer` too."""
-        around = AROUND_TURN.set(self._turn)
+    def chat(self, prompt_id: str, recipe: str, replies: ChatReplies) -> Iterator[Span]:
+        """The span of a chat, in progress while the context lasts."""
+        AROUND_TURN.set(self._turn)  # in the chat's own task
         attributes: Attributes = {"aidsafe.prompt.id": prompt_id, "aidsafe.recipe": recipe}
-        try:
-            with self.span("deliberate", attributes) as span:
-                try:
-                    yield ChatTelemetry(self, span, observer)
-                finally:
-                    span.set_attribute("aidsafe.replies.replayed", replies.replayed)
-                    span.set_attribute("aidsafe.replies.called", replies.called)
-        finally:
-            AROUND_TURN.reset(around)
+        with self._span("deliberate", attributes) as span:
+            try:
+                yield span
+            finally:
+                span.set_attribute("aidsafe.replies.replayed", replies.replayed)
+                span.set_attribute("aidsafe.replies.called", replies.called)
+
+    def end(self, span: Span, result: RunResult, failure: EndpointError | None) -> None:
+        """A chat's result is on disk."""
+        self._prompts.add(1, {"aidsafe.outcome": result.outcome})
+        span.set_attribute("aidsafe.outcome", result.outcome)
+        span.set_attribute("aidsafe.rounds", result.rounds_or_attempts)
+        if result.reason is not None:
+            span.set_attribute("aidsafe.stop_reason", result.reason)
+        if failure is not None:
+            _mark(span, failure)
+
+    def attempt(self, kind: str) -> None:
+        """A request of a call was `answered`, or failed with an error of this kind."""
+        self._attempts.add(1, {"aidsafe.attempt.kind": kind})
+
+    async def call(self, model: ChatModel, call: Awaitable[ModelReply]) -> ModelReply:
+        """A call of a model, with a span around it."""
+        where, started = _where(model.config), time.perf_counter()
+        with self._span(f"chat {where['gen_ai.request.model']}", where, SpanKind.CLIENT) as span:
+            try:
+                reply = await call
+            except BaseException as error:
+                if not isinstance(error, CallNotStarted):
+                    seconds = time.perf_counter() - started
+                    self._seconds.record(seconds, {**where, "error.type": _kind(error)})
+                raise
+            used = reply.usage
+            if reply.served_model is not None:
+                span.set_attribute("gen_ai.response.model", reply.served_model)
+            span.set_attributes(
+                {
+                    "gen_ai.response.finish_reasons": [reply.finish_reason],
+                    "gen_ai.usage.input_tokens": used.prompt_tokens,
+                    "gen_ai.usage.output_tokens": used.completion_tokens,
+                    "gen_ai.usage.cache_read.input_tokens": used.cached_tokens,
+                    "aidsafe.attempts": reply.attempts,
+                }
+            )
+        self._seconds.record(reply.latency, where)
+        self._tokens.record(used.prompt_tokens, {**where, "gen_ai.token.type": "input"})
+        self._tokens.record(used.completion_tokens, {**where, "gen_ai.token.type": "output"})
+        return reply
 
     async def _turn(self, agent: PolicyAgent, turn: Awaitable[Response]) -> Response:
         attributes: Attributes = {
@@ -93,7 +128,7 @@ class Telemetry:
             "gen_ai.agent.description": agent.description,
             "aidsafe.role": agent.role,
         }
-        with self.span(f"invoke_agent {agent.name}", attributes) as span:
+        with self._span(f"invoke_agent {agent.name}", attributes) as span:
             response = await turn
             if isinstance(response.chat_message, TurnMessage):
                 said = response.chat_message.content
@@ -103,7 +138,7 @@ class Telemetry:
         return response
 
     @contextmanager
-    def span(
+    def _span(
         self, name: str, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL
     ) -> Iterator[Span]:
         """A span that holds only the kind of an error."""
@@ -119,76 +154,6 @@ class Telemetry:
             except BaseException as error:
                 _mark(span, error)
                 raise
-
-
-class ChatTelemetry:
-    """A chat in progress, and the observer of its calls."""
-
-    def __init__(self, telemetry: Telemetry, span: Span, observer: Observer) -> None:
-        self._telemetry = telemetry
-        self._span = span
-        self._next = observer
-
-    def attempt_failed(self, where: str, error: EndpointError, retry_in: float | None) -> None:
-        """See `Observer`."""
-        self._telemetry.attempts.add(1, {"aidsafe.attempt.kind": error.kind})
-        self._next.attempt_failed(where, error, retry_in)
-
-    def attempt_answered(self, where: str) -> None:
-        """See `Observer`."""
-        self._telemetry.attempts.add(1, {"aidsafe.attempt.kind": "answered"})
-        self._next.attempt_answered(where)
-
-    def wrap(self, model: ChatModel) -> ChatModel:
-        """The model, with a span for every call."""
-        return _TracedModel(model, self._telemetry)
-
-    def end(self, result: RunResult, failure: EndpointError | None) -> None:
-        """The chat's result is on disk."""
-        self._telemetry.prompts.add(1, {"aidsafe.outcome": result.outcome})
-        self._span.set_attribute("aidsafe.outcome", result.outcome)
-        self._span.set_attribute("aidsafe.rounds", result.rounds_or_attempts)
-        if result.reason is not None:
-            self._span.set_attribute("aidsafe.stop_reason", result.reason)
-        if failure is not None:
-            _mark(self._span, failure)
-
-
-class _TracedModel:
-    """A `ChatModel` whose calls are spans."""
-
-    def __init__(self, inner: ChatModel, telemetry: Telemetry) -> None:
-        self.name = inner.name
-        self.config = inner.config
-        self._inner = inner
-        self._to = telemetry
-
-    async def ask(self, messages: Sequence[LLMMessage], **options: Any) -> ModelReply:
-        where, started = _where(self.config), time.perf_counter()
-        with self._to.span(f"chat {where['gen_ai.request.model']}", where, SpanKind.CLIENT) as span:
-            try:
-                reply = await self._inner.ask(messages, **options)
-            except BaseException as error:
-                if not isinstance(error, CallNotStarted):
-                    seconds = time.perf_counter() - started
-                    self._to.seconds.record(seconds, {**where, "error.type": _kind(error)})
-                raise
-            used = reply.usage
-            if reply.served_model is not None:
-                span.set_attribute("gen_ai.response.model", reply.served_model)
-            span.set_attributes(
-                {
-                    "gen_ai.response.finish_reasons": [reply.finish_reason],
-                    "gen_ai.usage.input_tokens": used.prompt_tokens,
-                    "gen_ai.usage.output_tokens": used.completion_tokens,
-                    "gen_ai.usage.cache_read.input_tokens": used.cached_tokens,
-                    "aidsafe.attempts": reply.attempts,
-                }
-            )
-        self._to.seconds.record(reply.latency, where)
-        self._to.tokens.record(used.prompt_tokens, {**where, "gen_ai.token.type": "input"})
-        self._to.tokens.record(used.completion_tokens, {**where, "gen_ai.token.type": "output"})
-        return reply
 
 
 def _kind(error: BaseException) -> str:

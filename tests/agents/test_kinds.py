@@ -14,7 +14,6 @@ from autogen_core.models import LLMMessage
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import agents
-from agents.chat_state import ChatState, state_after, store_state
 from agents.deliberation.agents import DeliberationAgent
 from agents.deliberation.replies import DeliberationTurns
 from agents.layout import Briefing, lay_out
@@ -24,7 +23,7 @@ from agents.persona import Persona
 from agents.policy_agent import PolicyAgent
 from agents.prompt_texts import default_prompts
 from agents.replies import KINDS, ReplyText, TypedReply
-from agents.turns import Turn, TurnMessage
+from agents.turns import ChatState, Turn, TurnMessage, state_after, store_state
 from policies import load_policy_set
 from tests.scripted import persona, scripted
 

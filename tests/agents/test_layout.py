@@ -13,7 +13,7 @@ from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, Use
 
 from agents.deliberation.agents import DeliberationAgent
 from agents.layout import fence
-from agents.persona import find_persona, persona_files
+from agents.persona import PERSONAS, find_persona
 from policies import render_policy_set
 from tests.scripted import (
     agreeable,
@@ -63,7 +63,7 @@ async def test_all_agents_share_one_system_prompt_with_the_policies_and_no_perso
     (system,) = {str(request[0].content) for request in client.requests}
     assert isinstance(client.requests[0][0], SystemMessage)
     assert render_policy_set(made.policy_set) in system
-    for name in persona_files():
+    for name in PERSONAS.by_name():
         assert find_persona(name).instructions[:40] not in system
         assert find_persona(name).description not in system
         assert name not in system

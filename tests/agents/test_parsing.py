@@ -114,7 +114,7 @@ def test_an_unknown_policy_is_quoted_together_with_the_known_ones() -> None:
     said = problem({**draft(), "thoughts": [thought("One.", policy="made_up")]}, DraftReply)
 
     assert said.startswith("thoughts.0.policies: made_up does not exist; use only: ")
-    assert said.endswith(", ".join(CONTRACT.policy_ids))
+    assert said.endswith(", ".join(CONTRACT.policy_set.policy_ids))
 
 
 def test_unknown_rules_are_quoted_together_with_the_known_ones() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import agents
-from agents.persona import Persona, find_persona, load_persona, persona_files
+from agents.persona import PERSONAS, Persona, find_persona
 from policies import InputError, YamlError
 
 YAML = """\
@@ -27,7 +27,7 @@ def write(folder: Path, text: str, name: str = "skeptic.yaml") -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", list(persona_files()))
+@pytest.mark.parametrize("name", list(PERSONAS.by_name()))
 def test_a_shipped_persona_has_the_name_of_its_file_and_addresses_the_agent(name: str) -> None:
     persona = find_persona(name)
 
@@ -38,7 +38,7 @@ def test_a_shipped_persona_has_the_name_of_its_file_and_addresses_the_agent(name
 
 
 def test_the_shipped_personas_fill_every_role() -> None:
-    roles = Counter(find_persona(name).role for name in persona_files())
+    roles = Counter(find_persona(name).role for name in PERSONAS.by_name())
 
     assert roles.pop("deliberator") >= 5
     assert roles == {
@@ -58,7 +58,7 @@ def test_a_users_folder_adds_personas_and_hides_shipped_ones_of_the_same_name(
     write(tmp_path, YAML)
     write(tmp_path, YAML.replace("skeptic", "risk_analyst"), "risk_analyst.yml")
 
-    assert set(persona_files(tmp_path)) == {*persona_files(), "skeptic"}
+    assert set(PERSONAS.by_name(tmp_path)) == {*PERSONAS.by_name(), "skeptic"}
     assert find_persona("skeptic", tmp_path).instructions == "You doubt."
     assert find_persona("risk_analyst", tmp_path).instructions == "You doubt."
     assert find_persona("risk_analyst").instructions != "You doubt."
@@ -66,7 +66,7 @@ def test_a_users_folder_adds_personas_and_hides_shipped_ones_of_the_same_name(
 
 def test_all_fields_of_a_persona_are_read(tmp_path: Path) -> None:
     more = "model: big\nfallback_models: [small, other]\ntemperature: 0\nmax_tokens: 16\n"
-    persona = load_persona(write(tmp_path, YAML + more))
+    persona = find_persona(write(tmp_path, YAML + more))
 
     assert (persona.model, persona.fallback_models) == ("big", ("small", "other"))
     assert (persona.temperature, persona.max_tokens) == (0.0, 16)
@@ -86,7 +86,7 @@ def test_the_message_about_another_name_gives_the_line(tmp_path: Path) -> None:
     path = write(tmp_path, YAML, "doubter.yaml")
 
     with pytest.raises(YamlError) as caught:
-        load_persona(path)
+        find_persona(path)
     assert [(p.line, p.remedy) for p in caught.value.problems] == [(1, "Give both the same name.")]
 
 
@@ -95,13 +95,13 @@ def test_an_unknown_persona_is_answered_with_the_known_ones(tmp_path: Path) -> N
 
     with pytest.raises(InputError) as caught:
         find_persona("sceptic", tmp_path)
-    for name in [*persona_files(), "skeptic"]:
+    for name in [*PERSONAS.by_name(), "skeptic"]:
         assert name in str(caught.value)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
-        persona_files(tmp_path / "nowhere")
+        PERSONAS.by_name(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_all_problems_of_a_persona_are_reported_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_the_hash_changes_with_any_content(change: dict[str, object], tmp_path: Path) -> None:
-    persona = load_persona(write(tmp_path, YAML))
+    persona = find_persona(write(tmp_path, YAML))
 
     assert Persona.model_validate({**persona.model_dump(), **change}).hash != persona.hash
 
@@ -164,9 +164,9 @@ def test_the_hash_changes_with_any_content(change: dict[str, object], tmp_path: 
     ],
 )
 def test_the_hash_stays_with_the_same_content(same: str, tmp_path: Path) -> None:
-    persona = load_persona(write(tmp_path, YAML))
+    persona = find_persona(write(tmp_path, YAML))
 
-    again = load_persona(write(tmp_path, same))
+    again = find_persona(write(tmp_path, same))
     assert again.hash == persona.hash
     assert re.fullmatch(r"sha256:[0-9a-f]{16}", again.hash)
 
@@ -175,9 +175,9 @@ def test_the_example_of_the_documentation_is_a_persona(tmp_path: Path) -> None:
     readme = (Path(agents.__file__).parent / "README.md").read_text()
     example = readme.partition("```yaml\n")[2].partition("```")[0]
 
-    as_it_is = load_persona(write(tmp_path, example, "privacy_advocate"))
+    as_it_is = find_persona(write(tmp_path, example, "privacy_advocate"))
     assert (as_it_is.model, as_it_is.max_tokens) == (None, 800)
     with_models = example.replace("# model", "model").replace("# fallback", "fallback")
-    assert load_persona(write(tmp_path, with_models, "privacy_advocate")).fallback_models == (
+    assert find_persona(write(tmp_path, with_models, "privacy_advocate")).fallback_models == (
         "small",
     )

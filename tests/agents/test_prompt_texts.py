@@ -19,12 +19,11 @@ from agents.deliberation.agents import DeliberationAgent
 from agents.layout import Briefing
 from agents.policy_agent import PolicyAgent
 from agents.prompt_texts import (
+    PROMPTS,
     PromptTexts,
     default_prompts,
     fill,
     find_prompts,
-    load_prompts,
-    prompts_files,
     prompts_model,
     read_prompts,
 )
@@ -79,7 +78,7 @@ def texts_in(node: dict[str, Any], path: str = "") -> Iterator[tuple[dict[str, A
 def test_the_shipped_prompts_have_every_section_and_a_hash() -> None:
     prompts = default_prompts()
 
-    assert list(prompts_files()) == ["default"]
+    assert list(PROMPTS.by_name()) == ["default"]
     assert prompts.name == "default"
     assert all(prompts.section(name) is not None for name in SECTIONS)
     assert re.fullmatch(r"sha256:[0-9a-f]{16}", prompts.hash)
@@ -104,7 +103,7 @@ def test_they_survive_json_and_yaml(tmp_path: Path) -> None:
     assert read_prompts(data) == prompts == read_prompts(prompts)
     assert read_prompts(data).hash == prompts.hash
     path = write(tmp_path, yaml.safe_dump(data, allow_unicode=True), "default.yaml")
-    assert load_prompts(path) == prompts
+    assert find_prompts(path) == prompts
 
 
 # Placeholders -------------------------------------------------------------------------------------
@@ -150,7 +149,7 @@ def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     broken = OWN.replace("{problem}", "{no} {nope}").replace("description:", "describe:")
 
     with pytest.raises(YamlError) as caught:
-        load_prompts(write(tmp_path, broken))
+        find_prompts(write(tmp_path, broken))
     assert [problem.line for problem in caught.value.problems] == [1, 2, 4]
     assert "{no}" in str(caught.value)
     assert "{nope}" in str(caught.value)
@@ -175,8 +174,8 @@ def test_the_schema_of_a_file_names_every_section() -> None:
 
 
 def test_what_is_left_out_is_the_shipped_text(tmp_path: Path) -> None:
-    prompts = load_prompts(write(tmp_path, OWN))
-    less = load_prompts(write(tmp_path, OWN.replace("  cut_off: too long\n", "")))
+    prompts = find_prompts(write(tmp_path, OWN))
+    less = find_prompts(write(tmp_path, OWN.replace("  cut_off: too long\n", "")))
 
     assert less.section("correction").request == "Wrong: {problem}."
     assert less.section("correction").cut_off == default_prompts().section("correction").cut_off
@@ -188,11 +187,11 @@ def test_what_is_left_out_is_the_shipped_text(tmp_path: Path) -> None:
 
 
 def test_the_hash_follows_the_content(tmp_path: Path) -> None:
-    own = load_prompts(write(tmp_path, OWN))
+    own = find_prompts(write(tmp_path, OWN))
 
-    assert load_prompts(write(tmp_path, "# A comment.\n" + OWN)).hash == own.hash
-    assert load_prompts(write(tmp_path, OWN.replace("too", "very"))).hash != own.hash
-    assert load_prompts(write(tmp_path, OWN.replace("Of my", "Mine."))).hash != own.hash
+    assert find_prompts(write(tmp_path, "# A comment.\n" + OWN)).hash == own.hash
+    assert find_prompts(write(tmp_path, OWN.replace("too", "very"))).hash != own.hash
+    assert find_prompts(write(tmp_path, OWN.replace("Of my", "Mine."))).hash != own.hash
 
 
 def translated() -> PromptTexts:
@@ -236,4 +235,4 @@ def test_the_example_of_the_documentation_is_a_prompts_file(tmp_path: Path) -> N
     readme = (Path(agents.__file__).parent / "README.md").read_text()
     example = readme.split("```yaml\n")[2].partition("```")[0]
 
-    assert load_prompts(write(tmp_path, example, "terse.yaml")).name == "terse"
+    assert find_prompts(write(tmp_path, example, "terse.yaml")).name == "terse"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.refusals import looks_like_refusal
+from agents.parsing import looks_like_refusal
 
 
 @pytest.mark.parametrize(

@@ -16,14 +16,14 @@ from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
 
-from agents.pairs.layout import show_answer
+from agents.pairs.agents import show_answer
 from agents.pairs.state import answer_of
 from agents.prompt_texts import default_prompts
 from orchestration.deliberation.job import RECORDS
 from orchestration.deliberation.record import CoTRecord
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.pairs.recipe import PairCast
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 from tests.bench import stock
 from tests.bench.efficiency import AT_ONCE, LATENCY, MILLISECONDS_TARGET, cpu
 from tests.bench.processes import served
@@ -90,7 +90,7 @@ def _tasks(records: Path, number: int) -> list[tuple[str, str]]:
     with closing(Journal(records / FILE_NAME)) as journal:
         return [
             (record.id, f"{record.prompt}\n\n{show_answer(answer_of(record), texts)}")
-            for record in islice(RunResults(journal, RECORDS).all(), number)
+            for record in islice(RunReader(journal, RECORDS), number)
         ]
 
 

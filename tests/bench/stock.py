@@ -20,7 +20,7 @@ from autogen_core.models import ModelFamily, ModelInfo
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from pydantic import BaseModel, create_model
 
-from agents.pairs.layout import system_message
+from agents.pairs.agents import system_message
 from agents.persona import Persona
 from orchestration.deliberation.recipe import Cast
 from orchestration.pairs.recipe import PairCast

@@ -41,11 +41,11 @@ def changed(kind: str = "", name: str = "", *, script: Any = agreeable, **recipe
     elif kind == "prompt_texts":
         texts = made.prompts.model_dump()
         texts["deliberation"]["refiner"]["response"] = "{agent} wrote the response."
-        return Cast(made.recipe, policy_set, personas, models, read_prompts(texts)), client
+        return Cast(made.recipe, policy_set, models, personas, read_prompts(texts)), client
     elif kind == "recipe":
         update = {"description": "Else."}
-        return Cast(made.recipe.model_copy(update=update), policy_set, personas, models), client
-    return Cast(made.recipe, policy_set, personas, models), client
+        return Cast(made.recipe.model_copy(update=update), policy_set, models, personas), client
+    return Cast(made.recipe, policy_set, models, personas), client
 
 
 def disagree(messages: Sequence[LLMMessage], arguments: Mapping[str, Any]) -> Any:

@@ -83,7 +83,7 @@ def made() -> tuple[bytes, Rows]:
         path = Path(folder) / FILE_NAME
         with closing(Journal(path, write=True)) as journal:
             for start in range(0, PROMPTS, 4):  # in parts, so that tables grow in turns
-                journal.write_from_thread(change(write_all, range(start, start + 4)))
+                journal.submit(change(write_all, range(start, start + 4))).result()
         return path.read_bytes(), rows_of(path)
 
 
@@ -113,11 +113,11 @@ def killed(folder: Path, numbers: range) -> Path:
         path = Path(work) / FILE_NAME
         path.write_bytes(whole())
         with closing(Journal(path, write=True)) as journal:
-            journal.write_from_thread(lambda tx: tx.reopen())
+            journal.submit(lambda tx: tx.reopen()).result()
             for n in numbers:
-                journal.write_from_thread(
+                journal.submit(
                     change(Transaction.store_result, n, "completed", "new/1", '{"id": "new"}')
-                )
+                ).result()
             for name in (FILE_NAME, WAL_NAME):  # as they are on disk now
                 shutil.copy(path.with_name(name), folder / name)
     return folder

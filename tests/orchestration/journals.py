@@ -14,7 +14,7 @@ from agents.models.model import ModelReply
 from agents.models.usage import Usage
 from orchestration.journal import Change, Journal, PendingPrompt
 from orchestration.journal.transaction import PENDING, add_checksum_function, update
-from orchestration.prompts.reader import Prompt, read_prompts
+from orchestration.prompts.reader import Prompt, PromptReader
 from orchestration.runs.intake import Intake, Source
 from orchestration.runs.replay import dump_reply, load_reply
 from orchestration.runs.result import RunResult, ending_of
@@ -51,7 +51,7 @@ async def reading_from(journal: Journal, prompts: Iterator[Prompt]) -> AsyncIter
 async def take_file(journal: Journal, file: str, **options: Any) -> Intake:
     """Takes a file in, as `aidsafe run` does."""
     columns = {key: options[key] for key in options if key != "limit"}
-    with read_prompts(file, **columns) as reader:
+    with PromptReader(file, **columns) as reader:
         return await take_in(journal, reader, Source(file, **options))
 
 
@@ -96,7 +96,8 @@ async def store_reply(
     """Stores a reply, as a run does."""
     usage = reply.usage
     tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-    await journal.store_reply(chat, key, model, price, dump_reply(reply), tokens)
+    row = (chat, key, model, price, dump_reply(reply), tokens)
+    await journal.write(lambda tx: tx.store_reply(*row))
 
 
 async def store_result(journal: Journal, number: int, result: RunResult) -> None:

@@ -6,10 +6,11 @@ import asyncio
 import functools
 from typing import Any
 
-from orchestration.deliberation.job import Deliberation
 from orchestration.deliberation.record import CoTRecord
+from orchestration.deliberation.serialize import record_of
 from orchestration.prompts.reader import Prompt
 from orchestration.runs.call_gate import CallGate
+from orchestration.runs.job import ChatTask
 from orchestration.runs.run_chat import run_chat
 from tests.scripted import cast
 
@@ -17,7 +18,8 @@ from tests.scripted import cast
 @functools.cache
 def _made() -> CoTRecord:
     made, _ = cast()
-    task = Deliberation(made, Prompt("p0", "How are you?"))
+    prompt = Prompt("p0", "How are you?")
+    task = ChatTask(made.make_chat(), prompt.text, functools.partial(record_of, made, prompt))
     found, _ = asyncio.run(run_chat(task, CallGate.closed()))
     return found
 

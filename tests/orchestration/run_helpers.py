@@ -19,7 +19,7 @@ from orchestration.journal import FILE_NAME, Journal
 from orchestration.prompts.reader import Prompt
 from orchestration.runs import Run
 from orchestration.runs.intake import Source
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 from orchestration.runs.status import Summary
 from policies import load_policy_set
 from tests.endpoint import Endpoint
@@ -49,7 +49,7 @@ def cast_at(endpoint: Endpoint | str, **config: Any) -> Cast:
         base_url=url, **{"model": "m", "max_retries": 0, "timeout": 20, **config}
     )
     model = Model("default", ModelConfig(endpoint=settings))
-    return Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
+    return Cast(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
 
 
 async def execute(
@@ -118,7 +118,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 
 def records(folder: Path) -> list[CoTRecord]:
     with closing(Journal(folder / FILE_NAME)) as journal:
-        return list(RunResults(journal, RECORDS).all())
+        return list(RunReader(journal, RECORDS))
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -137,7 +137,7 @@ def test_any_client_of_autogen_can_be_the_model_and_no_key_of_it_is_shown() -> N
         ({"model": "http://key@x/v1#m", "models": {}}, "Both model and models"),
         ({"models": {"big": "gpt-4.1"}}, "No model is called 'default'"),
         ({"model": Model("big", EMBEDDED)}, "'default' has the name 'big'"),
-        ({"policies": "nowhere"}, "no shipped policy set"),
+        ({"policies": "nowhere"}, "no policy set 'nowhere'"),
         ({"recipe": "nowhere"}, "no recipe 'nowhere'"),
         ({"personas": "nowhere"}, "folder nowhere does not exist"),
         ({"models": "nowhere.yaml"}, "nowhere.yaml"),

@@ -18,7 +18,7 @@ def test_a_set_knows_its_ids_in_file_order() -> None:
 
     assert policy_set.policy_ids == ("fraud", "harm")
     assert policy_set.rule_ids == ("FD1", "FD2", "PH1")
-    assert policy_set.policy_of_rule("PH1") == "harm"
+    assert policy_set.owners["PH1"] == "harm"
     assert policy_set.get("harm").title == "Harm"
 
 
@@ -28,7 +28,7 @@ def test_an_unknown_id_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         policy_set.get("nothing")
     with pytest.raises(KeyError):
-        policy_set.policy_of_rule("XX1")
+        policy_set.owners["XX1"]
 
 
 def test_policies_cannot_be_changed() -> None:

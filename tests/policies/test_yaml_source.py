@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from policies import PolicySet, YamlError, load_yaml, parse_yaml_text
-from policies.yaml_nodes import MAX_DEPTH
-from policies.yaml_source import MAX_BYTES
+from policies.yaml_source import MAX_BYTES, MAX_DEPTH
 from tests.policies.samples import YAML, bend, problems_of
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import typer
 
@@ -15,35 +14,31 @@ from orchestration.cli.console import out, run_async, write
 from orchestration.cli.exit_codes import ExitCode
 from orchestration.cli.options import CastOptions, argument, command
 from orchestration.cli.session import announce
+from orchestration.deliberation.job import RECORDS
 from orchestration.deliberation.recipe import Cast
 from orchestration.deliberation.record import CoTRecord
-from orchestration.deliberation.view import print_record
 from orchestration.prompts.reader import as_prompt
 from orchestration.runs.result import Interruption
 from policies import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChatOptions(CastOptions):
-    """Options of `aidsafe chat`."""
-
-    prompt: str = argument("The prompt; - reads it from standard input.", "PROMPT")
-
-
 @command
-def chat(options: ChatOptions) -> None:
+def chat(
+    options: CastOptions,
+    prompt: str = argument("The prompt; - reads it from standard input.", "PROMPT"),
+) -> None:
     """Let the agents deliberate over one prompt, and watch them.
 
     Example: aidsafe chat "How do I kill a Python process?" --policies my_policies.yaml
     """
-    text = as_prompt(_read_stdin() if options.prompt == "-" else options.prompt).text
+    text = as_prompt(_read_stdin() if prompt == "-" else prompt).text
     cast = options.cast()
     announce(cast, options.personas)
     record, error = run_async(lambda: _stream(cast, text, quiet=options.json))
     if options.json:
         write(record.model_dump_json(indent=2) + "\n")
     else:
-        print_record(out(), record)
+        RECORDS.show_end(out(), record)
     if error is not None:
         raise error
     if record.outcome != "completed":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import typer
 
@@ -17,19 +16,15 @@ from orchestration.cli.progress import duration, short
 from orchestration.cli.session import Session
 from orchestration.deliberation.job import DeliberationJob
 from orchestration.runs.forecast import Estimate, Forecast, Pilot, forecast
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 from policies import AidsafeError
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanOptions(PromptsOptions):
-    """Options of `aidsafe plan`."""
-
-    pilot: int = option("Prompts to try, drawn at random from all.", "N", default=20, min=2)
-
-
 @command
-def plan(options: PlanOptions) -> None:
+def plan(
+    options: PromptsOptions,
+    pilot: int = option("Prompts to try, drawn at random from all.", "N", default=20, min=2),
+) -> None:
     """Forecast calls, tokens, cost and time of a run from a pilot, which counts as work done.
 
     Example: aidsafe plan prompts.jsonl --out runs/first --model gpt-4.1 --price 2,8,0.5
@@ -41,14 +36,14 @@ def plan(options: PlanOptions) -> None:
         Session(options.out, job, options.source, options, personas=options.personas) as session,
     ):
         run, at_once = session.run, session.concurrency
-        pilot = Pilot(run.journal, options.pilot, options.seed or 0)
+        sample = Pilot(run.journal, pilot, options.seed or 0)
 
         async def work() -> Forecast | None:
             summary = await run.execute(
-                reader, min(at_once, options.pilot), limits=session.limits, choose=pilot.choose
+                reader, min(at_once, pilot), limits=session.limits, choose=sample.choose
             )
-            results = RunResults(run.journal, job.kind)
-            return forecast(results, pilot, summary.pending, at_once, prices.get)
+            results = RunReader(run.journal, job.kind)
+            return forecast(results, sample, summary.pending, at_once, prices.get)
 
         def report(found: Forecast | None) -> None:
             if found is None:

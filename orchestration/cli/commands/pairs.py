@@ -5,39 +5,32 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration.chat.view import plain, table
 from orchestration.cli.console import err, out, write_json
 from orchestration.cli.options import OutputOptions, argument, command
-from orchestration.pairs.job import PAIRS, records_of
-from orchestration.pairs.places import is_pairs, open_pairs, pairs_folder
+from orchestration.pairs.job import PAIRS
+from orchestration.pairs.places import is_pairs, open_pairs, pairs_folder, records_of
 from orchestration.pairs.report import PairReport, Spread, report
 from orchestration.runs.folder import load_settings
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 
 _SIDES = ("both sides", "pairs", "mean", "min", "quartile", "median", "quartile", "max")
 _MARGINS = ("target", "pairs", "kept", "median margin", "mean margin")
 _BELIEFS = ("beliefs against", "updates before", "chats", "first score", "succeeded", "in attempts")
 
 
-@dataclass(frozen=True, kw_only=True)
-class PairsOptions(OutputOptions):
-    """Options of `aidsafe pairs`."""
-
-    folder: Path = argument("A run whose records have pairs.", "RUN_DIR")
-
-
 @command
-def pairs(options: PairsOptions) -> None:
+def pairs(
+    output: OutputOptions, folder: Path = argument("A run whose records have pairs.", "RUN_DIR")
+) -> None:
     """Report on a run's preference pairs: margins, lengths, audit, and beliefs over time.
 
     If there is a baseline, its margins are shown beside them.
 
     Example: aidsafe pairs runs/first
     """
-    folder = options.folder
     found = _report(folder)
     settings = load_settings(folder) if is_pairs(folder) else {}
     # The baseline is in the run of the records, even if the pairs are elsewhere.
@@ -45,7 +38,7 @@ def pairs(options: PairsOptions) -> None:
     is_baseline = bool(settings.get("baseline"))
     has_baseline = not is_baseline and is_pairs(pairs_folder(run, True))
     baseline = _report(run, baseline=True) if has_baseline else None
-    if options.json:
+    if output.json:
         sampled = baseline.model_dump(mode="json") if baseline else None
         write_json({"pairs": found.model_dump(mode="json"), "baseline": sampled})
         return
@@ -57,7 +50,7 @@ def pairs(options: PairsOptions) -> None:
 
 def _report(folder: Path, baseline: bool = False) -> PairReport:
     with closing(open_pairs(folder, baseline)) as journal:
-        return report(RunResults(journal, PAIRS).all("completed"))
+        return report(RunReader(journal, PAIRS).where(outcome="completed"))
 
 
 def _print(found: PairReport, baseline: PairReport | None) -> None:

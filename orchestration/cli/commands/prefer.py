@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration.api import load_pair_cast
@@ -31,52 +30,48 @@ STORED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreferOptions(SessionOptions, ModelOptions):
-    """Options of `aidsafe prefer`."""
-
-    folder: Path = argument("The run whose records get pairs.", "RUN_DIR")
+@command
+def prefer(
+    options: SessionOptions,
+    named: ModelOptions,
+    folder: Path = argument("The run whose records get pairs.", "RUN_DIR"),
     config: str | None = option(
         "Pair recipe: a shipped name (default, small, shieldgemma) or a YAML file. [default: "
         "default; small on the embedded model]",
         "NAME|FILE",
-    )
+    ),
     baseline: bool = option(
         "Make the rejected sides by sampling again, without a belief, into a separate folder: for "
         "comparison with `aidsafe pairs`.",
         default=False,
-    )
+    ),
     out: Path | None = option(
         "Folder of the pairs. [default: pairs in RUN_DIR; baseline with --baseline]", "FOLDER"
-    )
-    limit: int | None = option("Maximum number of records.", "N", min=1)
+    ),
+    limit: int | None = option("Maximum number of records.", "N", min=1),
     show_unsafe: bool = option(
         "Show each belief and rejected response as it is made.", default=False
-    )
-    personas: Path | None = option("Folder with your own persona YAMLs.", "FOLDER")
+    ),
+    personas: Path | None = option("Folder with your own persona YAMLs.", "FOLDER"),
     models: Path | None = option(
         "YAML file with a models: block. [default: the models of the run]", "FILE"
-    )
-
-
-@command
-def prefer(options: PreferOptions) -> None:
+    ),
+) -> None:
     """Make preference pairs for DPO: a policy-violating answer beside each completed record's own.
 
     The same command again resumes.
 
     Example: aidsafe prefer runs/first
     """
-    folder, baseline = options.folder, options.baseline
     check_records(folder)
     cast = load_pair_cast(
         folder,
-        options.config,
-        options.personas,
+        config,
+        personas,
         baseline=baseline,
-        **options.model_arguments(options.price),
+        **named.model_arguments(options.price),
     )
-    target = options.out or pairs_folder(folder, baseline)
+    target = out or pairs_folder(folder, baseline)
     if is_pairs(target) and bool(load_settings(target).get("baseline")) != baseline:
         raise InputError(
             f"{target} holds pairs that were made {'with' if baseline else 'without'} beliefs.",
@@ -91,13 +86,12 @@ def prefer(options: PreferOptions) -> None:
         )
 
     def show(pair: RunResult) -> None:
-        if options.show_unsafe and isinstance(pair, PreferencePair):
+        if show_unsafe and isinstance(pair, PreferencePair):
             err().print(plain(_unsafe_lines(pair)))
 
     warning = (SAMPLED if baseline else NOTICE) + STORED.format(folder=target)
-    source = job.source(options.limit)
-    own = options.personas
-    with Session(target, job, source, options, personas=own, warning=warning) as session:
+    source = job.source(limit)
+    with Session(target, job, source, options, personas=personas, warning=warning) as session:
         at_once, limits = session.concurrency, session.limits
         session.execute(
             lambda: session.run.execute(job.prompts(), at_once, limits=limits, on_result=show)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from agents.models.config import load_models
 from orchestration.api import open_run
 from orchestration.cli.console import err
 from orchestration.cli.options import (
+    REQUIRED,
     ProviderOptions,
     SessionOptions,
     argument,
@@ -23,42 +23,38 @@ from orchestration.runs.result import OUTCOMES
 from policies import InputError
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetryOptions(SessionOptions, ProviderOptions):
-    """Options of `aidsafe retry`."""
-
-    folder: Path = argument("A run folder.", "FOLDER")
+@command
+def retry(
+    options: SessionOptions,
+    providers: ProviderOptions,
+    folder: Path = argument("A run folder.", "FOLDER"),
     outcome: list[str] = option(
-        "Retry prompts of this outcome; may be repeated.", default=MISSING, choices=OUTCOMES
-    )
+        "Retry prompts of this outcome; may be repeated.", default=REQUIRED, choices=OUTCOMES
+    ),
     models: Path | None = option(
         "Models file of the run, if it holds secrets. [default: the models of run.yaml]", "FILE"
-    )
-
-
-@command
-def retry(options: RetryOptions) -> None:
+    ),
+) -> None:
     """Retry prompts of a run that ended as failed, refused, malformed and so on.
 
     Example: aidsafe retry runs/first --outcome failed --outcome malformed
     """
-    folder, outcomes = options.folder, options.outcome
-    if "completed" in outcomes:
+    if "completed" in outcome:
         raise InputError(
             "A completed prompt is not retried.",
             "Name another outcome; to make its result again, change policies, personas or recipe.",
         )
-    price = parse_price(options.price, options.models)
-    configs = load_models(options.models) if options.models is not None else models_of_run(folder)
+    price = parse_price(options.price, models)
+    configs = load_models(models) if models is not None else models_of_run(folder)
     if price is not None:
         configs = {n: c.model_copy(update={"price": price}) for n, c in configs.items()}
-    job = load_run(folder, configs, options.allowed)
+    job = load_run(folder, configs, providers.allowed)
     with open_run(folder) as run:
-        found = any(run.journal.outcomes()[outcome] for outcome in outcomes)
-        if not found and not run.journal.pending_retries(-1, 1) and not options.json:
-            err().print(f"Nothing to retry: no prompt ended as {' or '.join(outcomes)}.")
+        found = any(run.journal.outcomes()[each] for each in outcome)
+        if not found and not run.journal.pending(None, -1, 1) and not options.json:
+            err().print(f"Nothing to retry: no prompt ended as {' or '.join(outcome)}.")
             return
     with Session(folder, job, None, options) as session:
         session.execute(
-            lambda: session.run.retry(outcomes, session.concurrency, limits=session.limits)
+            lambda: session.run.retry(outcome, session.concurrency, limits=session.limits)
         )

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from orchestration.chat.view import plain, table
 from orchestration.cli.console import err, out, run_async, write_json
 from orchestration.cli.options import PromptsOptions, command, option
 from orchestration.cli.progress import short
 from orchestration.cli.session import Session
 from orchestration.deliberation.job import DeliberationJob
-from orchestration.runs.dry_run import DryRun, dry_run
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions(PromptsOptions):
-    """Options of `aidsafe run`."""
-
-    dry_run: bool = option(
-        "Make no call: print how many replies would be requested again.", default=False
-    )
+from orchestration.runs.dry_run import DryRun
+from orchestration.runs.dry_run import dry_run as find_changes
 
 
 @command
-def run(options: RunOptions) -> None:
+def run(
+    options: PromptsOptions,
+    dry_run: bool = option(
+        "Make no call: print how many replies would be requested again.", default=False
+    ),
+) -> None:
     """Let the agents deliberate over many prompts. The same command again resumes a run.
 
     Example: aidsafe run prompts.jsonl --out runs/first --limit 200
     """
     job = DeliberationJob(options.cast(options.price))
-    if options.dry_run:
-        _print_dry_run(run_async(lambda: dry_run(options.out, job)), options.json)
+    if dry_run:
+        _print_dry_run(run_async(lambda: find_changes(options.out, job)), options.json)
         return
     with (
         options.read() as reader,

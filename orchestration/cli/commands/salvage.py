@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shlex
 from contextlib import closing
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestration.chat.view import count, plain, table
 from orchestration.cli.console import out, write_json
 from orchestration.cli.exit_codes import Interrupted
-from orchestration.cli.options import OutputOptions, argument, command, option
+from orchestration.cli.options import REQUIRED, OutputOptions, argument, command, option
 from orchestration.journal import FILE_NAME, Journal
 
 if TYPE_CHECKING:
@@ -20,18 +20,14 @@ if TYPE_CHECKING:
 _NAMES = {"prompts": "prompts", "calls": "replies", "results": "results"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SalvageOptions(OutputOptions):
-    """Options of `aidsafe salvage`."""
-
-    folder: Path = argument("A damaged run folder.", "FOLDER")
-    out: Path = option(
-        "Folder to create for the new run.", "NEW_FOLDER", "--out", "-o", default=MISSING
-    )
-
-
 @command
-def salvage(options: SalvageOptions) -> None:
+def salvage(
+    output: OutputOptions,
+    folder: Path = argument("A damaged run folder.", "FOLDER"),
+    to: Path = option(
+        "Folder to create for the new run.", "NEW_FOLDER", "--out", "-o", default=REQUIRED
+    ),
+) -> None:
     """Copy all that is intact in a damaged run to a new one. The old one is not changed.
 
     Example: aidsafe salvage runs/first --out runs/saved
@@ -39,15 +35,15 @@ def salvage(options: SalvageOptions) -> None:
     from orchestration.journal.salvage import salvage as recover
 
     try:
-        done = recover(options.folder, options.out)
+        done = recover(folder, to)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted.", "Nothing was written.") from None
-    if options.json:
+    if output.json:
         write_json({"sound": done is None} | (asdict(done) if done else {}))
     elif done is None:
-        out().print(plain(f"The journal in {options.folder} is sound; nothing was written."))
+        out().print(plain(f"The journal in {folder} is sound; nothing was written."))
     else:
-        _print(done, options.out)
+        _print(done, to)
 
 
 def _print(done: Salvaged, to: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import BaseModel
 
 from agents.models.config import ModelsFile
@@ -33,17 +31,12 @@ MODELS: dict[str, type[BaseModel]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class SchemaOptions:
-    """Options of `aidsafe schema`."""
-
-    name: str = argument(f"One of {', '.join(MODELS)}.", "NAME", choices=list(MODELS))
-
-
 @command
-def schema(options: SchemaOptions) -> None:
+def schema(
+    name: str = argument(f"One of {', '.join(MODELS)}.", "NAME", choices=list(MODELS)),
+) -> None:
     """Print the JSON Schema of a result, the summary, or a YAML file that you edit.
 
     Example: aidsafe schema record
     """
-    write_json(MODELS[options.name].model_json_schema(mode="serialization"))
+    write_json(MODELS[name].model_json_schema(mode="serialization"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,58 +16,48 @@ from orchestration.cli.console import err, out, write
 from orchestration.cli.options import OutputOptions, argument, command, option
 from orchestration.kinds import read_result
 from orchestration.runs.job import Kind
-from orchestration.runs.reader import RunReader
 from orchestration.runs.result import OUTCOMES, RunResult
 from policies import InputError
 
 Found: TypeAlias = tuple[Kind[Any], RunResult]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShowOptions(OutputOptions):
-    """Options of `aidsafe show`."""
-
+@command
+def show(
+    output: OutputOptions,
     source: Path = argument(
         "A run folder, or a file of records or pairs; - for standard input.", "SOURCE"
-    )
+    ),
     id: str | None = argument(
         "Show this result, turn by turn; the start of its id is enough.", "ID", default=None
-    )
-    outcome: str | None = option("List those of this outcome only.", choices=OUTCOMES)
-    limit: int | None = option("Maximum number to list.", "N", min=1)
-    instructions: bool = option("Show each agent's instruction too.", default=False)
+    ),
+    outcome: str | None = option("List those of this outcome only.", choices=OUTCOMES),
+    limit: int | None = option("Maximum number to list.", "N", min=1),
+    instructions: bool = option("Show each agent's instruction too.", default=False),
     show_unsafe: bool = option(
         "Show text that was made bad on purpose: beliefs, rejected sides, quotes of them.",
         default=False,
-    )
-
-
-@command
-def show(options: ShowOptions) -> None:
+    ),
+) -> None:
     """List the results of a run, or read one of them turn by turn.
 
     Example: aidsafe show runs/first p1a2b3c4d5e6
     """
-    source, unsafe = options.source, options.show_unsafe
-    if options.id is None:
-        _list(islice(_results(source, options.outcome), options.limit), options.json, unsafe)
+    if id is None:
+        _list(islice(_results(source, outcome), limit), output.json, show_unsafe)
         return
-    kind, result = _find(source, options.id)
-    if options.json:
-        _check_shown(kind, unsafe)
+    kind, result = _find(source, id)
+    if output.json:
+        _check_shown(kind, show_unsafe)
         write(result.model_dump_json(indent=2) + "\n")
     else:
-        kind.show(out(), result, instructions=options.instructions, show_unsafe=unsafe)
+        kind.show(out(), result, instructions=instructions, show_unsafe=show_unsafe)
 
 
 def _find(source: Path, start: str) -> Found:
     """The result of that id, or the only one whose id starts with it."""
-    if _is_file(source):
-        found = [each for each in _from_file(source) if each[1].id.startswith(start)]
-        found = [each for each in found if each[1].id == start][:1] or found
-    else:
-        with _open(source) as run:
-            found = [(run.kind, result) for result in run.find(start, 4)]
+    found = list(_results(source, start=start))
+    found = [each for each in found if each[1].id == start][:1] or found
     if not found:
         raise InputError(
             f"There is no result '{start}' in {source}.", f"List them: aidsafe show {source}"
@@ -110,23 +99,18 @@ def _check_shown(kind: Kind[Any], show_unsafe: bool) -> None:
         )
 
 
-def _results(source: Path, outcome: str | None) -> Iterator[Found]:
-    if _is_file(source):
-        yield from (each for each in _from_file(source) if outcome in (None, each[1].outcome))
-        return
-    with _open(source) as run:
-        for result in run.all(outcome):
-            yield run.kind, result
-
-
-def _is_file(source: Path) -> bool:
-    return str(source) == "-" or source.is_file()
-
-
-def _open(source: Path) -> RunReader[Any]:
-    if not source.exists():
+def _results(source: Path, outcome: str | None = None, start: str | None = None) -> Iterator[Found]:
+    """The results of that outcome, or some of those whose ids start like that."""
+    if str(source) == "-" or source.is_file():
+        for kind, result in _from_file(source):
+            if outcome in (None, result.outcome) and result.id.startswith(start or ""):
+                yield kind, result
+    elif not source.exists():
         raise InputError(f"{source} does not exist.", "Name a run folder or a file of records.")
-    return open_run(source)
+    else:
+        with open_run(source) as run:
+            for result in run.where(outcome=outcome) if start is None else run.find(start, 4):
+                yield run.kind, result
 
 
 def _from_file(source: Path) -> Iterator[Found]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration.api import open_run
@@ -12,22 +11,15 @@ from orchestration.cli.options import OutputOptions, argument, command
 from orchestration.cli.progress import panel
 
 
-@dataclass(frozen=True, kw_only=True)
-class StatusOptions(OutputOptions):
-    """Options of `aidsafe status`."""
-
-    folder: Path = argument("A run folder.", "FOLDER")
-
-
 @command
-def status(options: StatusOptions) -> None:
+def status(output: OutputOptions, folder: Path = argument("A run folder.", "FOLDER")) -> None:
     """Show the progress of a run, while it runs or after.
 
     Example: aidsafe status runs/first
     """
-    with open_run(options.folder) as run:
+    with open_run(folder) as run:
         summary = run.summary
-    if options.json:
+    if output.json:
         write_json(summary.model_dump(mode="json"))
         return
     out().print(panel(summary))

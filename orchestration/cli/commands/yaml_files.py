@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from agents.persona import Persona, find_persona, load_persona, persona_files
-from agents.prompt_texts import find_prompts, prompts_files
+from agents.persona import PERSONAS
+from agents.prompt_texts import PROMPTS
 from orchestration.chat.view import plain, table
 from orchestration.cli.console import err, out, write, write_json
 from orchestration.cli.exit_codes import ExitCode
 from orchestration.cli.options import OutputOptions, argument, command, option
-from orchestration.deliberation.recipe import load_recipe, recipe_files
-from orchestration.pairs.exemplars import load_seeds, seed_files
-from orchestration.pairs.recipe import load_pair_recipe, pair_recipe_files
-from policies import PolicySet, YamlError, load_policy_set, render_policy_set, shipped_policy_sets
+from orchestration.deliberation.recipe import RECIPES
+from orchestration.pairs.exemplars import SEEDS
+from orchestration.pairs.recipe import PAIR_RECIPES
+from policies import PolicySet, YamlError, YamlFiles, render_policy_set
+from policies.loader import POLICY_SETS
 
 
-@dataclass(frozen=True, kw_only=True)
-class YamlKind:
-    """How YAML files of one kind are read, and what is printed of them."""
+@dataclass(frozen=True)
+class Listing:
+    """What is printed of the YAML files of one kind."""
 
-    files: Callable[[], Mapping[str, Path]]
-    """The known files by name."""
-    load: Callable[[str], Any]
-    """Reads one by its name or path."""
-    verify: Callable[[Any], object] = lambda _: None
-    """Looks for what one names."""
-    summary: Callable[[Any], str]
-    """What a check prints of a valid file."""
+    files: YamlFiles[Any]
     columns: tuple[str, ...]
     """Fields that the list shows, after the name."""
+    summary: Callable[[Any], str]
+    """What a check prints of a valid file."""
+    personas: Callable[[Any], Sequence[str]] = lambda _: ()
+    """The personas that one names."""
+
+    def check(self, file: Path, folder: Path | None) -> Any:
+        """Loads a file, and everything that it names."""
+        found = self.files.load(file)
+        for name in self.personas(found):
+            PERSONAS.load(name, folder)
+        for field, others in self.files.names.items():
+            others.load(getattr(found, field))
+        return found
+
+
+LISTINGS = {
+    "policies": Listing(
+        POLICY_SETS,
+        ("version", "policies", "title"),
+        lambda s: f"{len(s.policies)} policies with {len(s.rule_ids)} rules",
+    ),
+    "personas": Listing(PERSONAS, ("role", "description"), lambda p: f"a {p.role}"),
+    "prompts": Listing(PROMPTS, ("description",), lambda _: "prompt texts"),
+    "recipes": Listing(
+        RECIPES,
+        ("rounds", "circle", "description"),
+        lambda r: f"{len(r.circle)} deliberators, up to {r.rounds} rounds",
+        lambda r: (r.intent_analyst, r.drafter, *r.circle, r.refiner),
+    ),
+    "pairs": Listing(
+        PAIR_RECIPES,
+        ("attempts", "strategy", "scorer", "description"),
+        lambda r: f"{r.scorer}, up to {r.attempts} attempts",
+        lambda r: (r.whisperer, r.generator, r.scorer, r.sampler),
+    ),
+    "seeds": Listing(
+        SEEDS,
+        ("policies", "description"),
+        lambda s: f"seeds for {len(s.policies)} policies",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,88 +80,14 @@ class FileOptions(OutputOptions):
     pairs: bool = option("Pair recipes, of `aidsafe prefer`, instead.", default=False)
     seeds: bool = option("The beliefs that a pair recipe begins with, instead.", default=False)
 
-
-@dataclass(frozen=True, kw_only=True)
-class ShowOptions(FileOptions):
-    """Options of `show`."""
-
-    name: str = argument("A known name or the path of a YAML file.", "NAME")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckOptions(FileOptions):
-    """Options of `check`."""
-
-    files: list[Path] = argument("YAML files.", "FILES...")
-
-
-def _policies(_: FileOptions) -> YamlKind:
-    return YamlKind(
-        files=shipped_policy_sets,
-        load=load_policy_set,
-        summary=lambda s: f"{len(s.policies)} policies with {len(s.rule_ids)} rules",
-        columns=("version", "policies", "title"),
-    )
-
-
-def _personas(options: FileOptions) -> YamlKind:
-    folder = options.personas
-    return YamlKind(
-        files=lambda: persona_files(folder),
-        load=lambda name: load_persona(Path(name)) if "/" in name else find_persona(name, folder),
-        summary=lambda p: f"a {p.role}",
-        columns=("role", "description"),
-    )
-
-
-def _prompts(_: FileOptions) -> YamlKind:
-    return YamlKind(
-        files=prompts_files,
-        load=find_prompts,
-        summary=lambda p: "prompt texts",
-        columns=("description",),
-    )
-
-
-def _recipes(options: FileOptions) -> YamlKind:
-    def find(*names: str) -> list[Persona]:
-        return [find_persona(name, options.personas) for name in names]
-
-    if options.seeds:
-        return YamlKind(
-            files=seed_files,
-            load=load_seeds,
-            summary=lambda s: f"seeds for {len(s.policies)} policies",
-            columns=("policies", "description"),
-        )
-    if options.pairs:
-        return YamlKind(
-            files=pair_recipe_files,
-            load=load_pair_recipe,
-            verify=lambda r: (
-                find(r.whisperer, r.generator, r.scorer, r.sampler),
-                load_seeds(r.seeds),
-                find_prompts(r.prompts),
-            ),
-            summary=lambda r: f"{r.scorer}, up to {r.attempts} attempts",
-            columns=("attempts", "strategy", "scorer", "description"),
-        )
-    return YamlKind(
-        files=recipe_files,
-        load=load_recipe,
-        verify=lambda r: (
-            find(r.intent_analyst, r.drafter, *r.circle, r.refiner),
-            find_prompts(r.prompts),
-        ),
-        summary=lambda r: f"{len(r.circle)} deliberators, up to {r.rounds} rounds",
-        columns=("rounds", "circle", "description"),
-    )
+    def listing(self, name: str) -> Listing:
+        """That of the command, or of the files that are to be read instead."""
+        return LISTINGS["seeds" if self.seeds else "pairs" if self.pairs else name]
 
 
 def make_app(
     name: str,
     noun: str,
-    kind_of: Callable[[FileOptions], YamlKind],
     shown: str,
     checked: str,
     read: Collection[str] = (),
@@ -137,7 +98,6 @@ def make_app(
     Args:
         name: The command that they belong to.
         noun: What the files hold, in the plural.
-        kind_of: The kind that options choose.
         shown: Arguments of the example of `show`.
         checked: Arguments of the example of `check`.
         read: Options of `list` and `show`, besides `--json`.
@@ -145,43 +105,49 @@ def make_app(
     """
 
     def list_files(options: FileOptions) -> None:
-        kind = kind_of(options)
-        found = {name: kind.load(name) for name in kind.files()}
+        listing, folder = options.listing(name), options.personas
+        files = listing.files
+        found = {each: files.load(each, folder) for each in files.by_name(folder)}
         if options.json:
-            write_json([{**_json(item), "name": name} for name, item in found.items()])
+            write_json([{**_json(item), "name": each} for each, item in found.items()])
             return
-        rows = [[name, *(_cell(item, c) for c in kind.columns)] for name, item in found.items()]
-        out().print(table(("name", *kind.columns), rows))
+        columns = listing.columns
+        rows = [[each, *(_cell(item, c) for c in columns)] for each, item in found.items()]
+        out().print(table(("name", *columns), rows))
 
-    def show_file(options: ShowOptions) -> None:
-        kind = kind_of(options)
-        found = kind.load(options.name)
+    def show_file(
+        options: FileOptions,
+        file: str = argument("A known name or the path of a YAML file.", "NAME"),
+    ) -> None:
+        files, folder = options.listing(name).files, options.personas
+        found = files.load(file, folder)
         if options.json:
             write_json(_json(found))
         elif isinstance(found, PolicySet):
             write(render_policy_set(found))
         else:
-            file = kind.files().get(options.name, Path(options.name))
-            write(file.read_text(encoding="utf-8"))
+            path = files.by_name(folder).get(file, Path(file))
+            write(path.read_text(encoding="utf-8"))
 
-    def check_files(options: CheckOptions) -> None:
-        kind, valid = kind_of(options), True
-        for file in options.files:
+    def check_files(
+        options: FileOptions, files: list[Path] = argument("YAML files.", "FILES...")
+    ) -> None:
+        listing, valid = options.listing(name), True
+        for file in files:
             try:
-                found = kind.load(f"{file.parent}/{file.name}")  # with a slash, it is no name
-                kind.verify(found)
+                found = listing.check(file, options.personas)
             except YamlError as error:
                 valid = False
                 for problem in error.problems:
                     err().print(plain(str(problem)), soft_wrap=True)
                 continue
-            text = f"{file}: valid, {kind.summary(found)}, {found.hash}"
+            text = f"{file}: valid, {listing.summary(found)}, {found.hash}"
             out().print(plain(text), soft_wrap=True)
         if not valid:
             raise typer.Exit(ExitCode.INPUT)
 
     app = typer.Typer(help=f"List, read and check {noun}.", no_args_is_help=True)
-    commands: tuple[tuple[Callable[[Any], None], Collection[str], str, str], ...] = (
+    commands: tuple[tuple[Callable[..., None], Collection[str], str, str], ...] = (
         (list_files, {"json", *read}, f"List the known {noun}.", "list"),
         (show_file, {"json", *read}, f"Print one of the {noun}, to read or edit.", f"show {shown}"),
         (check_files, check, f"Check {noun}, and print problems by line.", f"check {checked}"),
@@ -210,11 +176,10 @@ def _cell(item: Any, column: str) -> str:
     return ", ".join(value) if is_texts else str(len(value))
 
 
-policies = make_app("policies", "policy sets", _policies, "aidsafe", "my_policies.yaml")
+policies = make_app("policies", "policy sets", "aidsafe", "my_policies.yaml")
 personas = make_app(
     "personas",
     "personas",
-    _personas,
     "risk_analyst > my_personas/risk_analyst.yaml",
     "my_personas/*.yaml",
     read=("personas",),
@@ -222,12 +187,9 @@ personas = make_app(
 recipes = make_app(
     "recipes",
     "recipes",
-    _recipes,
     "default > my_recipe.yaml",
     "my_recipe.yaml",
     read=("pairs", "seeds"),
     check=("pairs", "seeds", "personas"),
 )
-prompts = make_app(
-    "prompts", "prompt texts", _prompts, "default > my_prompts.yaml", "my_prompts.yaml"
-)
+prompts = make_app("prompts", "prompt texts", "default > my_prompts.yaml", "my_prompts.yaml")

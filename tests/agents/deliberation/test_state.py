@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from agents.chat_state import state_after
 from agents.deliberation.agents import summary
 from agents.deliberation.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
 from agents.deliberation.state import DeliberationState
 from agents.parsing import parse_reply
 from agents.prompt_texts import default_prompts
 from agents.replies import Citation, Role
-from agents.turns import Stance, Turn
+from agents.turns import Stance, Turn, state_after
 from tests.scripted import accepts, briefing, draft, drop, intents, refines, revises, thought
 
 CONTRACT = briefing()
@@ -111,7 +110,7 @@ def test_a_corrected_thought_keeps_its_place_and_the_old_wording_is_recorded() -
 
 
 def test_the_policy_of_a_cited_rule_is_added_once_after_those_cited() -> None:
-    fraud = CONTRACT.owners["FD1"]
+    fraud = CONTRACT.policy_set.owners["FD1"]
     state = after(draft(), revises(add=[thought("More.", "FD1", "FD2", "RH1")]))
 
     assert state.thoughts[-1].policies == ["respect_helpfulness", fraud]

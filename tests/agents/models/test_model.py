@@ -199,7 +199,7 @@ def replay(*replies: Any) -> dict[str, Any]:
 async def test_a_component_of_autogen_takes_part_in_a_chat() -> None:
     replies = [intents("To know."), draft("So help."), accepts(), accepts(), accepts(), refines()]
     model = Model("default", ModelConfig(component=replay(*replies)))
-    cast = Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
+    cast = Cast(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
     record = await deliberate("How are you?", cast)
     await model.close()
     assert (record.outcome, record.reason) == ("completed", "consensus")

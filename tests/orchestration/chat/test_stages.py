@@ -331,7 +331,7 @@ async def test_a_chat_of_our_own_agents_goes_through_yaml_and_runs() -> None:
     replies = ReplayChatCompletionClient([json.dumps(reply)])
     component = replies.dump_component().model_dump(mode="json")
     model = Model("default", ModelConfig(component=component))
-    makes = Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
+    makes = Cast(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
     chat = makes.make_chat()
 
     written = yaml.safe_dump(chat.dump_component().model_dump(mode="json"))

@@ -11,8 +11,8 @@ from rich.console import Console
 from orchestration.chat.view import clean, narrowed, plain, table
 from orchestration.cli.console import err, out
 from orchestration.cli.console import print_error as show_error
+from orchestration.deliberation.job import RECORDS
 from orchestration.deliberation.record import CoTRecord
-from orchestration.deliberation.view import print_transcript
 from policies import InputError
 from tests.orchestration.records import failed, record
 
@@ -46,7 +46,7 @@ def printed(made: CoTRecord, width: int = 80, terminal: bool = False) -> str:
         emoji=False,
         highlight=False,
     )
-    print_transcript(console, made, instructions=True)
+    RECORDS.show(console, made, instructions=True, show_unsafe=False)
     return stream.getvalue()
 
 
@@ -91,7 +91,7 @@ def test_in_a_pipe_there_are_no_colours_no_rules_and_no_broken_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     long = "word " * 5000
-    print_transcript(out(), record(prompt=long))
+    RECORDS.show(out(), record(prompt=long), instructions=False, show_unsafe=False)
     err().print(plain(long, "bold red"))
     shown = capsys.readouterr()
     assert "\x1b" not in shown.out + shown.err

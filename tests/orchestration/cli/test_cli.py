@@ -11,8 +11,8 @@ import pytest
 import typer.main
 from jsonschema import Draft202012Validator
 
-from agents.persona import persona_files
-from agents.prompt_texts import prompts_files
+from agents.persona import PERSONAS
+from agents.prompt_texts import PROMPTS
 from orchestration.cli.app import COMMANDS as ENTRIES
 from orchestration.cli.app import make_app
 from orchestration.cli.exit_codes import ExitCode
@@ -318,10 +318,10 @@ def test_a_shown_file_can_be_saved_edited_and_checked(kind: str, name: str, tmp_
 def test_all_shipped_yaml_is_valid() -> None:
     sets = shipped_policy_sets().values()
     assert aidsafe("policies", "check", *sets).out.count(": valid, ") == len(sets)
-    personas = persona_files().values()
+    personas = PERSONAS.by_name().values()
     assert aidsafe("personas", "check", *personas).out.count(": valid, ") == len(personas)
     recipes = sorted((HOME / "orchestration" / "deliberation" / "recipes").glob("*.yaml"))
-    prompts = prompts_files().values()
+    prompts = PROMPTS.by_name().values()
     assert aidsafe("prompts", "check", *prompts).out.count(": valid, ") == len(prompts)
     assert recipes
     assert aidsafe("recipes", "check", *recipes).out.count(": valid, ") == len(recipes)

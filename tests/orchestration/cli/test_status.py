@@ -16,7 +16,7 @@ from autogen_core.models import LLMMessage
 from agents.models import retries
 from orchestration.deliberation.job import RECORDS
 from orchestration.journal import Journal, JournalError
-from orchestration.prompts.reader import read_prompts
+from orchestration.prompts.reader import PromptReader
 from orchestration.runs.budget import Budget, Limits
 from orchestration.runs.intake import Source
 from orchestration.runs.status import (
@@ -71,7 +71,7 @@ async def test_the_folder_of_a_finished_run_holds_the_summary(folder: Path) -> N
 async def test_rows_left_out_are_in_the_summary(folder: Path, tmp_path: Path) -> None:
     file = write(tmp_path / "p.jsonl", '{"prompt": "a"}\n{"prompt": "a"}\n{"prompt": ""}\n')
     for _ in ("reads the file", "knows the file"):
-        with read_prompts(file) as reader:
+        with PromptReader(file) as reader:
             async with opened(folder, cast()[0], Source(file)) as run:
                 summary = await run.execute(reader, 1)
         assert (summary.prompts, summary.duplicates, summary.empty) == (1, 1, 1)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from orchestration.deliberation.export import export_lines
 from orchestration.deliberation.job import RECORDS
 from orchestration.deliberation.record import CoTRecord
 from orchestration.journal import JournalError
@@ -26,12 +25,12 @@ BARE = Wrapping(citations=False)
 
 
 def test_records_are_exported_whole() -> None:
-    [line] = export_lines([record()], "records", AS_USUAL)
+    [line] = RECORDS.lines([record()], "records", AS_USUAL)
     assert CoTRecord.model_validate_json(line) == record()
 
 
 def test_the_aidsafe_form_is_prompt_thoughts_and_response() -> None:
-    [line] = export_lines([record()], "aidsafe", AS_USUAL)
+    [line] = RECORDS.lines([record()], "aidsafe", AS_USUAL)
     assert json.loads(line) == {
         "prompt": "How are you?",
         "thoughts": "It is harmless. [respect_helpfulness, RH1]\n"
@@ -41,7 +40,7 @@ def test_the_aidsafe_form_is_prompt_thoughts_and_response() -> None:
 
 
 def test_the_sft_form_is_messages_with_the_thoughts_inside_think() -> None:
-    [line] = export_lines([record()], "sft", BARE)
+    [line] = RECORDS.lines([record()], "sft", BARE)
     assert json.loads(line) == {
         "messages": [
             {"role": "user", "content": "How are you?"},
@@ -54,20 +53,20 @@ def test_the_sft_form_is_messages_with_the_thoughts_inside_think() -> None:
 
 
 def test_citations_can_be_left_out() -> None:
-    [line] = export_lines([record()], "aidsafe", BARE)
+    [line] = RECORDS.lines([record()], "aidsafe", BARE)
     assert json.loads(line)["thoughts"] == "It is harmless.\nSo help."
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_only_completed_records_are_exported(form: str) -> None:
     others = [record(outcome=outcome) for outcome in ("refused", "malformed", "truncated")]
-    assert len(list(export_lines([failed(), record(), *others], form, AS_USUAL))) == 1
+    assert len(list(RECORDS.lines([failed(), record(), *others], form, AS_USUAL))) == 1
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_record_is_one_line_whatever_is_in_it(form: str) -> None:
     odd = record(prompt="a\nb\u2028c\x85d \ud7ff ä")
-    [line] = export_lines([odd], form, AS_USUAL)
+    [line] = RECORDS.lines([odd], form, AS_USUAL)
     assert "\n" not in line
     assert "ä" in line
 
@@ -76,7 +75,7 @@ def test_a_record_is_one_line_whatever_is_in_it(form: str) -> None:
 def test_a_models_own_think_tags_neither_open_nor_close_the_block(tag: str) -> None:
     thoughts = [record().thoughts[0].model_copy(update={"text": f"So {tag} help."})]
     made = record(thoughts=thoughts, response=f"Yes {tag} no.")
-    [line] = export_lines([made], "sft", BARE)
+    [line] = RECORDS.lines([made], "sft", BARE)
     content = json.loads(line)["messages"][1]["content"]
     assert content.startswith("<think>\nSo (")
     assert content.lower().count("<think>") == content.lower().count("</think>") == 1
@@ -87,7 +86,7 @@ def test_a_models_own_think_tags_neither_open_nor_close_the_block(tag: str) -> N
 def test_hugging_face_datasets_load_every_form(form: str, tmp_path: Path) -> None:
     datasets: Any = pytest.importorskip("datasets")
     file = tmp_path / "export.jsonl"
-    write_lines(file, export_lines([record("a"), record("b")], form, AS_USUAL))
+    write_lines(file, RECORDS.lines([record("a"), record("b")], form, AS_USUAL))
     loaded = datasets.load_dataset(
         "json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache")
     )

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from agents.persona import load_persona, persona_files
+from agents.persona import PERSONAS, find_persona
 from agents.prompt_texts import find_prompts
 from orchestration.deliberation.job import DeliberationJob
-from orchestration.deliberation.recipe import Cast, Recipe, load_recipe, recipe_files
+from orchestration.deliberation.recipe import RECIPES, Cast, Recipe, load_recipe
 from policies import InputError, YamlError, load_policy_set
 from tests.orchestration.chat.speakers import TASK, said
 from tests.scripted import agreeable, cast, persona, scripted
@@ -35,19 +35,19 @@ def recipe(**more: Any) -> Recipe:
 # Files
 
 
-@pytest.mark.parametrize("name", recipe_files())
+@pytest.mark.parametrize("name", RECIPES.by_name())
 async def test_a_shipped_recipe_loads_and_plays(name: str) -> None:
     shipped = load_recipe(name)
     assert shipped.name == name
     model, _ = scripted(agreeable)
-    made = Cast.load(shipped, load_policy_set("aidsafe"), {"default": model})
+    made = Cast(shipped, load_policy_set("aidsafe"), {"default": model})
     done = await made.make_chat().run(task=TASK)
     assert done.stop_reason == "consensus"
     assert set(shipped.circle) < set(said(done.messages))
 
 
 def test_the_default_recipe_is_shipped() -> None:
-    assert {"default", "small"} <= set(recipe_files())
+    assert {"default", "small"} <= set(RECIPES.by_name())
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_recipe_goes_through_yaml(tmp_path: Path, more: dict[str, Any]) -> Non
     assert read.hash == made.hash
 
 
-@pytest.mark.parametrize("name", recipe_files())
+@pytest.mark.parametrize("name", RECIPES.by_name())
 def test_a_shipped_recipe_goes_through_yaml(tmp_path: Path, name: str) -> None:
     made = load_recipe(name)
     assert load_recipe(write(tmp_path, yaml.safe_dump(made.model_dump(mode="json")))) == made
@@ -178,7 +178,7 @@ def test_prompts_that_are_not_there_are_named() -> None:
 
 def load(made: Recipe, folder: Path | None = None, **models: Any) -> Cast:
     given = {name: scripted([], name)[0] for name in ("default", *models)}
-    return Cast.load(made, load_policy_set("aidsafe"), given, folder)
+    return Cast(made, load_policy_set("aidsafe"), given, folder)
 
 
 def add_persona(folder: Path, **fields: Any) -> None:
@@ -229,15 +229,15 @@ def test_a_persona_that_was_not_given_is_named() -> None:
         Cast(
             recipe(),
             load_policy_set("aidsafe"),
-            {"intent_analyst": persona("intent_analyst", "intent_analyst")},
             {"default": model},
+            {"intent_analyst": persona("intent_analyst", "intent_analyst")},
         )
 
 
 async def test_a_persona_of_ones_own_takes_part(tmp_path: Path) -> None:
     add_persona(tmp_path, name="judge", role="deliberator")
     model, client = scripted(agreeable)
-    made = Cast.load(
+    made = Cast(
         recipe(circle=("policy_auditor", "judge")),
         load_policy_set("aidsafe"),
         {"default": model},
@@ -285,7 +285,7 @@ PAIR_ROLES = ("ear_whisperer", "generator", "violation_judge", "violation_classi
 
 
 def test_every_shipped_persona_has_a_place_in_some_recipe_or_can_have_one() -> None:
-    roles = {name: load_persona(path).role for name, path in persona_files().items()}
+    roles = {name: find_persona(path).role for name, path in PERSONAS.by_name().items()}
     for name, role in roles.items():
         if role in PAIR_ROLES:
             continue  # those of pair recipes

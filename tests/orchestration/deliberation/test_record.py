@@ -17,8 +17,9 @@ from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.model import Model
 from orchestration.deliberation.recipe import Cast, load_recipe
 from orchestration.deliberation.record import CoTRecord
+from orchestration.deliberation.serialize import record_of
 from orchestration.prompts.reader import Prompt
-from orchestration.runs.result import OUTCOMES, Outcome
+from orchestration.runs.result import OUTCOMES, ChatEnd, Outcome
 from policies import load_policy_set
 from tests.orchestration.chat.speakers import vote
 from tests.scripted import (
@@ -64,7 +65,7 @@ async def make_record(made: Cast) -> CoTRecord:
         reason = (await chat.run(task=PROMPT.text)).stop_reason
     except OSError as error:
         broke_off = ("failed", str(error))
-    return made.serializer.record(PROMPT, chat.messages, reason, started, broke_off)
+    return record_of(made, PROMPT, ChatEnd(chat.messages, reason, started, broke_off))
 
 
 async def a_record() -> CoTRecord:
@@ -173,7 +174,7 @@ async def test_it_says_what_it_was_made_of() -> None:
 def cast_of(config: ModelConfig, seed: int = 7) -> Cast:
     config = config.model_copy(update={"seed": seed, "temperature": 0.3, "top_p": 0.9})
     model = Model("default", config, ScriptedClient(agreeable))
-    return Cast.load(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
+    return Cast(load_recipe("default"), load_policy_set("aidsafe"), {"default": model})
 
 
 async def test_it_holds_models_with_sampling_and_seed() -> None:
@@ -249,7 +250,7 @@ async def test_of_several_reasons_the_one_that_says_most_is_kept(reason: str, ke
     made, _ = cast()
     chat = made.make_chat()
     await chat.run(task=PROMPT.text)
-    record = made.serializer.record(PROMPT, chat.messages, reason, datetime.now(UTC))
+    record = record_of(made, PROMPT, ChatEnd(chat.messages, reason, datetime.now(UTC)))
     assert record.stop_reason == kept
 
 
@@ -311,7 +312,7 @@ async def test_an_endpoint_that_gives_out_is_a_failure_that_keeps_the_transcript
 
 async def test_a_chat_that_failed_before_anything_was_said_has_a_record() -> None:
     made, _ = cast()
-    record = made.serializer.record(PROMPT, (), None, datetime.now(UTC), ("failed", "no luck"))
+    record = record_of(made, PROMPT, ChatEnd((), None, datetime.now(UTC), ("failed", "no luck")))
     assert (record.outcome, record.turns, record.rounds) == ("failed", [], 0)
 
 
@@ -319,12 +320,15 @@ async def test_a_chat_that_a_limit_cut_off_keeps_its_transcript() -> None:
     made, _ = cast()
     chat = made.make_chat()
     await chat.run(task=PROMPT.text)
-    record = made.serializer.record(
+    record = record_of(
+        made,
         PROMPT,
-        chat.messages[:3],
-        None,
-        datetime.now(UTC),
-        ("over_budget", "--max-tokens 9 is reached."),
+        ChatEnd(
+            chat.messages[:3],
+            None,
+            datetime.now(UTC),
+            ("over_budget", "--max-tokens 9 is reached."),
+        ),
     )
     assert (record.outcome, record.stop_reason) == ("over_budget", "over_budget")
     assert record.problem == "--max-tokens 9 is reached."
@@ -335,7 +339,7 @@ async def test_a_chat_that_did_not_come_to_its_end_is_not_completed() -> None:
     made, _ = cast()
     chat = made.make_chat()
     await chat.run(task=PROMPT.text)
-    record = made.serializer.record(PROMPT, chat.messages, None, datetime.now(UTC))
+    record = record_of(made, PROMPT, ChatEnd(chat.messages, None, datetime.now(UTC)))
     assert record.outcome == "failed"
     assert record.problem == "The chat did not end."
 
@@ -343,7 +347,7 @@ async def test_a_chat_that_did_not_come_to_its_end_is_not_completed() -> None:
 async def test_a_chat_without_thoughts_is_malformed() -> None:
     made, _ = cast()
     said = [TextMessage(content=PROMPT.text, source="user"), vote("policy_auditor", "accepts")]
-    record = made.serializer.record(PROMPT, said, "consensus", datetime.now(UTC))
+    record = record_of(made, PROMPT, ChatEnd(said, "consensus", datetime.now(UTC)))
     assert record.outcome == "malformed"
     assert record.problem == "The chat ended without thoughts or a response."
 
@@ -356,7 +360,7 @@ async def test_a_guests_words_are_a_turn_and_its_events_are_none() -> None:
         ThoughtEvent(content="Hm.", source="guest"),
         TextMessage(content="Well.", source="guest", models_usage=RequestUsage(30, 4)),
     ]
-    record = made.serializer.record(PROMPT, said, "consensus", datetime.now(UTC))
+    record = record_of(made, PROMPT, ChatEnd(said, "consensus", datetime.now(UTC)))
     assert len(record.turns) == 7
     turn = record.turns[2]
     assert (turn.agent, turn.role, turn.raw, turn.reply) == ("guest", "guest", "Well.", None)

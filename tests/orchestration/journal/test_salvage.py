@@ -202,13 +202,13 @@ def test_a_run_can_be_resumed_in_the_new_folder(run: Path, to: Path) -> None:
         calls, cached = PROMPTS * CALLS_EACH, CALLS_EACH * sum(range(PROMPTS))
         sums = ModelSpend("m", PRICE, calls, 100 * calls, 10 * calls, cached)
         assert journal.spend() == [sums]
-        journal.write_from_thread(
+        journal.submit(
             lambda tx: tx.store_reply(chat(0), b"k" * 16, "m", PRICE, "{}", (1, 1, 1))
-        )
+        ).result()
         # Its source is read again, so that prompts that are lost come back.
-        known = journal.write_from_thread(
+        known = journal.submit(
             lambda tx: tx.register_source("prompts.jsonl", "9:9", "[0]")
-        )
+        ).result()
         assert known == (2, None)
     for name in ("run.yaml", "summary.json"):
         assert (to / name).read_bytes() == (run / name).read_bytes()
@@ -231,7 +231,7 @@ def test_a_prompt_that_is_lost_gets_another_number_and_has_its_replies(run: Path
     assert last not in found["results"]
     with closing(Journal(to / FILE_NAME, write=True)) as journal:
         # A note of the lost prompt is still there.
-        assert journal.write_from_thread(lambda tx: tx.next_number()) == PROMPTS
+        assert journal.submit(lambda tx: tx.next_number()).result() == PROMPTS
         assert len(list(journal.replies(chat(last)))) == CALLS_EACH
 
 
@@ -253,7 +253,7 @@ def test_a_source_that_is_lost_leaves_its_number(run: Path, to: Path) -> None:
     damage(run, spoilt("prompts.jsonl"))
     saved(run, to)
     with closing(Journal(to / FILE_NAME, write=True)) as journal:
-        known = journal.write_from_thread(lambda tx: tx.register_source("other", "1", "[0]"))
+        known = journal.submit(lambda tx: tx.register_source("other", "1", "[0]")).result()
         assert known == (2, None)
 
 
@@ -261,9 +261,9 @@ def test_old_results_never_come_back(run: Path, to: Path) -> None:
     """Pages that SQLite no longer uses could hold them."""
     with closing(Journal(run / FILE_NAME, write=True)) as journal:
         for n in range(PROMPTS):
-            journal.write_from_thread(
+            journal.submit(
                 change(Transaction.store_result, n, "completed", "new", '{"id": "new"}')
-            )
+            ).result()
     for page in (1, root_of("results"), root_of("progress")):
         damage(run, overwritten(page))
     _, found = salvaged(run, to)

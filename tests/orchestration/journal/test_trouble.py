@@ -120,9 +120,9 @@ def test_a_flipped_bit_in_a_prompt_is_damage_and_not_another_prompt(
 
 LOOKS: dict[str, Callable[[Journal], Any]] = {
     "meta": lambda journal: journal.meta("kind"),
-    "sources": lambda journal: journal.write_from_thread(
+    "sources": lambda journal: journal.submit(
         lambda tx: tx.register_source("x", None, "")
-    ),
+    ).result(),
     "prompts": lambda journal: list(journal.prompts()),
     "progress": lambda journal: list(journal.prompts()),
     "calls": lambda journal: [list(journal.replies(chat)) for chat in (0, 1)],
@@ -138,8 +138,8 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("full") / FILE_NAME
     fill(path, "a", "b")
     with closing(Journal(path, write=True)) as journal:
-        journal.write_from_thread(lambda tx: tx.set_meta("kind", "records"))
-        journal.write_from_thread(lambda tx: tx.add_note("lessons", "s", 0, "data"))
+        journal.submit(lambda tx: tx.set_meta("kind", "records")).result()
+        journal.submit(lambda tx: tx.add_note("lessons", "s", 0, "data")).result()
     return path.read_bytes()
 
 
@@ -303,11 +303,11 @@ def test_two_processes_past_a_removed_lock_do_not_both_go_on(path: Path) -> None
     with closing(Journal(path, write=True)) as first:
         (path.parent / LOCK_NAME).unlink()
         with closing(Journal(path, write=True)) as second:
-            second.write_from_thread(lambda tx: tx.set_meta("kind", "records"))
+            second.submit(lambda tx: tx.set_meta("kind", "records")).result()
             for _ in range(2):
                 with pytest.raises(JournalError, match="Another process has written"):
-                    first.write_from_thread(lambda tx: tx.set_meta("kind", "pairs"))
-            second.write_from_thread(lambda tx: tx.set_meta("more", "x"))
+                    first.submit(lambda tx: tx.set_meta("kind", "pairs")).result()
+            second.submit(lambda tx: tx.set_meta("more", "x")).result()
             assert second.meta("kind") == "records"
 
 
@@ -317,7 +317,7 @@ def test_without_locks_a_run_goes_on(path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("filelock.FileLock.acquire", unsupported)
     with closing(Journal(path, write=True)) as journal:
-        journal.write_from_thread(lambda tx: tx.set_meta("kind", "records"))
+        journal.submit(lambda tx: tx.set_meta("kind", "records")).result()
         (path.parent / LOCK_NAME).touch()
         assert is_locked(path.parent) is None
 

@@ -58,7 +58,7 @@ def pair_cast(
     """A cast of the shipped personas on one scripted model, and its client."""
     model, client = scripted(script)
     made = PairRecipe(**{"name": "test", "description": "For tests.", **recipe})
-    cast = PairCast.load(
+    cast = PairCast(
         made,
         policy_set or load_policy_set("aidsafe"),
         {"default": model, **(models or {})},

@@ -24,7 +24,7 @@ from orchestration.pairs.pair import PreferencePair
 from orchestration.pairs.recipe import PairCast, PairRecipe
 from orchestration.prompts.reader import Prompt
 from orchestration.runs import Run
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 from orchestration.runs.status import Summary
 from policies import load_policy_set
 from tests.endpoint import Endpoint
@@ -79,7 +79,7 @@ def cast_at(endpoint: Endpoint | str, baseline: bool = False, **recipe: Any) -> 
     url = endpoint if isinstance(endpoint, str) else endpoint.base_url
     config = EndpointConfig(base_url=url, model="m", max_retries=0, timeout=20)
     made = PairRecipe(**{"name": "test", "description": "For tests.", **recipe})
-    return PairCast.load(
+    return PairCast(
         made,
         load_policy_set("aidsafe"),
         {"default": Model("default", ModelConfig(endpoint=config))},
@@ -114,7 +114,7 @@ async def prefer(
 
 def pairs_of(records: Path, folder: Path | None = None) -> list[PreferencePair]:
     with closing(Journal((folder or records / "pairs") / FILE_NAME)) as journal:
-        return list(RunResults(journal, PAIRS).all())
+        return list(RunReader(journal, PAIRS))
 
 
 def lessons_of(records: Path, folder: Path | None = None) -> list[tuple[Any, ...]]:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from agents.pairs.state import Exemplar
-from orchestration.pairs.exemplars import Seeds, Strategy, load_seeds, seed_files, updated
+from orchestration.pairs.exemplars import SEEDS, Seeds, Strategy, load_seeds, updated
 from policies import InputError, YamlError, load_policy_set
 
 Table = list[tuple[str, str]]
@@ -257,7 +257,7 @@ def seeds(name: str = "mine", **more: float) -> Seeds:
 
 
 def test_the_shipped_seeds_have_four_for_every_policy_of_the_shipped_sets() -> None:
-    assert list(seed_files()) == ["default"]
+    assert list(SEEDS.by_name()) == ["default"]
     shipped = load_seeds("default")
     assert shipped.name == "default"
     policies = {"over_refusal"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestration.pairs.exemplars import load_seeds
-from orchestration.pairs.recipe import PairCast, load_pair_recipe, pair_recipe_files
+from orchestration.pairs.recipe import PAIR_RECIPES, PairCast, load_pair_recipe
 from policies import InputError, load_policy_set
 from tests.orchestration.pairs.chats import pair_cast
 from tests.orchestration.pairs.pair_runs import (
@@ -78,7 +78,7 @@ async def test_an_earlier_attempt_that_is_off_limits_counts_too(folder: Path) ->
     assert (pair.stop_reason, pair.set_aside) == ("violation", "off_limits")
 
 
-@pytest.mark.parametrize("recipe", pair_recipe_files())
+@pytest.mark.parametrize("recipe", PAIR_RECIPES.by_name())
 @pytest.mark.parametrize(
     ("policies", "cited"),
     [
@@ -94,9 +94,9 @@ def test_no_shipped_recipe_makes_pairs_about_the_worst_harms(
     made, client = load_pair_recipe(recipe), scripted([])[0]
     policy_set = load_policy_set(policies)
     models = {"default": client, "shieldgemma": client}
-    cast = PairCast.load(made, policy_set, models, load_seeds(made.seeds))
+    cast = PairCast(made, policy_set, models, load_seeds(made.seeds))
     is_rule = cited in policy_set.rule_ids
-    policy = policy_set.policy_of_rule(cited) if is_rule else cited
+    policy = policy_set.owners[cited] if is_rule else cited
     record = a_record("p", thoughts=[thought("So.", policy, rules=(cited,) if is_rule else ())])
     assert cast.target(record) is None
 

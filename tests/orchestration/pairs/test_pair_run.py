@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 import yaml
 
+from agents.pairs.state import PairBrief
 from agents.prompt_texts import find_prompts
 from orchestration.deliberation.job import DeliberationJob
 from orchestration.deliberation.record import CoTRecord
 from orchestration.journal import FILE_NAME, Journal
+from orchestration.pairs import job
 from orchestration.pairs.audit import AuditBounds
 from orchestration.pairs.duplicates import DuplicateIndex
 from orchestration.pairs.job import PairJob
 from orchestration.pairs.pair import PreferencePair
-from orchestration.pairs.serialize import PairSerializer
+from orchestration.pairs.recipe import PairCast
+from orchestration.pairs.serialize import pair_of
 from orchestration.runs import Run
 from orchestration.runs.folder import load_settings
 from orchestration.runs.intake import Source
@@ -420,13 +423,13 @@ async def test_an_error_in_making_a_pair_costs_that_pair_alone_and_teaches_nothi
     step: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await records_run(folder, 3, lambda made: a_record(made.id))
-    pair, add = PairSerializer.pair, DuplicateIndex.add
+    add = DuplicateIndex.add
 
-    def no_pair(self: PairSerializer, record: CoTRecord, *more: Any) -> PreferencePair:
-        _, messages, *_ = more
-        if record.id == "p1" and messages:
+    def no_pair(cast: PairCast, record: CoTRecord, brief: PairBrief, *more: Any) -> PreferencePair:
+        end, *_ = more
+        if record.id == "p1" and end.messages:
             raise RuntimeError
-        return pair(self, record, *more)
+        return pair_of(cast, record, brief, *more)
 
     def no_bands(self: DuplicateIndex, number: int, text: str) -> tuple[int, ...]:
         if number == 1:
@@ -434,7 +437,7 @@ async def test_an_error_in_making_a_pair_costs_that_pair_alone_and_teaches_nothi
         return add(self, number, text)
 
     if step == "serialize":
-        monkeypatch.setattr(PairSerializer, "pair", no_pair)
+        monkeypatch.setattr(job, "pair_of", no_pair)
     else:
         monkeypatch.setattr(DuplicateIndex, "add", no_bands)
     summary = await prefer(folder, pair_cast(rated(9))[0])

@@ -16,7 +16,7 @@ from agents.pairs.replies import AnswerReply, BeliefReply
 from orchestration.journal import FILE_NAME, Journal
 from orchestration.pairs.job import PAIRS
 from orchestration.pairs.pair import PreferencePair
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 from orchestration.runs.status import Summary
 from tests.endpoint import Endpoint, Fault
 from tests.orchestration.command import Done, aidsafe, finish, models_file, prompts_file, start
@@ -60,7 +60,7 @@ def run(made: tuple[Path, Done], tmp_path: Path) -> Path:
 
 def pairs_in(run: Path) -> list[PreferencePair]:
     with closing(Journal(run / "pairs" / FILE_NAME)) as journal:
-        return list(RunResults(journal, PAIRS).all())
+        return list(RunReader(journal, PAIRS))
 
 
 def kept(run: Path) -> list[PreferencePair]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.prompts import sources
-from orchestration.prompts.reader import read_prompts
+from orchestration.prompts.reader import PromptReader
 from policies.errors import InputError
 from tests.orchestration.prompt_files import GOOD, write
 
@@ -44,7 +44,7 @@ BAD_SOURCES: dict[str, tuple[str, str | bytes, str]] = {
 def test_a_source_that_cannot_be_read_fails_at_once(name: str, tmp_path: Path) -> None:
     file, content, message = BAD_SOURCES[name]
     with pytest.raises(InputError) as caught:
-        read_prompts(write(tmp_path / file, content))
+        PromptReader(write(tmp_path / file, content))
     assert message in str(caught.value)
     assert file in caught.value.cause
     assert caught.value.remedy
@@ -52,16 +52,16 @@ def test_a_source_that_cannot_be_read_fails_at_once(name: str, tmp_path: Path) -
 
 def test_a_missing_file_and_a_directory_fail_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="There is no file"):
-        read_prompts(str(tmp_path / "none.jsonl"))
+        PromptReader(str(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match="is a directory"):
-        read_prompts(str(tmp_path))
+        PromptReader(str(tmp_path))
     with pytest.raises(InputError, match="cannot be opened"):
-        read_prompts("nul\0.jsonl")
+        PromptReader("nul\0.jsonl")
 
 
 def test_a_missing_file_called_like_a_data_set_hints_at_the_hub() -> None:
     with pytest.raises(InputError, match="write hf:owner/name for the data set"):
-        read_prompts("owner/name")
+        PromptReader("owner/name")
 
 
 # Rows that fail when they are reached -------------------------------------------------------------
@@ -99,7 +99,7 @@ BAD_ROWS: dict[str, tuple[str, str | bytes, str]] = {
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_a_malformed_row_names_its_line_after_the_good_rows(name: str, tmp_path: Path) -> None:
     file, content, message = BAD_ROWS[name]
-    reader = read_prompts(write(tmp_path / file, content))
+    reader = PromptReader(write(tmp_path / file, content))
     assert next(reader).text == "good"
     with pytest.raises(InputError) as caught:
         list(reader)
@@ -115,4 +115,4 @@ def test_a_line_without_end_does_not_fill_the_memory(
     monkeypatch.setattr(sources, "MAX_LINE_BYTES", 2**20)
     source = write(tmp_path / "p.txt", "good\n" + "x" * (2**20 + 1))
     with pytest.raises(InputError, match=":2: the line is longer than 1 MiB"):
-        list(read_prompts(source))
+        list(PromptReader(source))

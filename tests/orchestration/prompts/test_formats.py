@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from orchestration.prompts import sources
-from orchestration.prompts.reader import LeftOut, read_prompts
+from orchestration.prompts.reader import LeftOut, PromptReader
 from orchestration.prompts.sources import to_json
 from policies.errors import InputError
 from tests.orchestration.prompt_files import texts, write
@@ -48,7 +48,7 @@ FORMATS: dict[str, tuple[str, str | bytes]] = {
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_yields_the_same_prompts(name: str, tmp_path: Path) -> None:
     file, content = FORMATS[name]
-    reader = read_prompts(write(tmp_path / file, content))
+    reader = PromptReader(write(tmp_path / file, content))
     prompts = list(reader)
     assert [prompt.text for prompt in prompts] == ["Ä one", "two"]
     assert (reader.read, reader.empty, reader.left_out) == (2, 0, [])
@@ -60,23 +60,23 @@ def test_every_format_yields_the_same_prompts(name: str, tmp_path: Path) -> None
 
 def test_csv_fields_keep_quoted_newlines_and_commas(tmp_path: Path) -> None:
     source = write(tmp_path / "p.csv", 'prompt,kind\n"one\r\nline, and ""more""",x\ntwo,y\n')
-    assert texts(read_prompts(source)) == ['one\r\nline, and "more"', "two"]
+    assert texts(PromptReader(source)) == ['one\r\nline, and "more"', "two"]
 
 
 def test_csv_fields_may_be_huge(tmp_path: Path) -> None:
     huge = "x" * (2 * 2**20)
-    assert texts(read_prompts(write(tmp_path / "p.csv", f"prompt,n\n{huge},1\n"))) == [huge]
+    assert texts(PromptReader(write(tmp_path / "p.csv", f"prompt,n\n{huge},1\n"))) == [huge]
     assert csv.field_size_limit() >= len(huge)
 
 
 def test_csv_row_with_too_few_fields_is_filled_up_with_null(tmp_path: Path) -> None:
-    reader = read_prompts(write(tmp_path / "p.csv", "prompt,kind\none\ntwo,x\n"))
+    reader = PromptReader(write(tmp_path / "p.csv", "prompt,kind\none\ntwo,x\n"))
     assert [prompt.metadata["kind"] for prompt in reader] == [None, "x"]
 
 
 def test_text_lines_are_split_at_newlines_only(tmp_path: Path) -> None:
     source = write(tmp_path / "p.txt", "one\u2028still one\ftoo\ntwo\n")
-    assert texts(read_prompts(source)) == ["one\u2028still one\ftoo", "two"]
+    assert texts(PromptReader(source)) == ["one\u2028still one\ftoo", "two"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_standard_input_is_jsonl_or_text(
     content: str, expected: list[str], pipe: Callable[[str], None]
 ) -> None:
     pipe(content)
-    assert texts(read_prompts("-")) == expected
+    assert texts(PromptReader("-")) == expected
 
 
 @pytest.mark.parametrize("content", ['{"prompt": "one"\n', "{\n", "[\n", '[{"prompt": "one"}]\n'])
@@ -103,14 +103,14 @@ def test_standard_input_that_looks_like_json_is_never_taken_for_prompts(
 ) -> None:
     pipe(content)
     with pytest.raises(InputError, match=r"^standard input:1: not .*jq"):
-        read_prompts("-")
+        PromptReader("-")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_empty_standard_input_fails_at_once(content: str, pipe: Callable[[str], None]) -> None:
     pipe(content)
     with pytest.raises(InputError, match="standard input: there are no prompts"):
-        read_prompts("-")
+        PromptReader("-")
 
 
 # Parquet ------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_parquet_rows_come_with_json_able_metadata(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, path)
-    reader = read_prompts(str(path))
+    reader = PromptReader(str(path))
     first, second = reader
     assert first.metadata == {
         "day": "2025-05-28",
@@ -151,22 +151,22 @@ def test_parquet_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = [f"prompt {i}" for i in range(10)]
     pq.write_table(pa.table({"prompt": rows, "id": [*range(9), None]}), tmp_path / "p.parquet")
     source = str(tmp_path / "p.parquet")
-    assert texts(read_prompts(source)) == rows
+    assert texts(PromptReader(source)) == rows
     # The numbers of rows do not restart with a batch, nor skip one between two.
     with pytest.raises(InputError, match=r"p\.parquet, row 10: the id in column 'id'"):
-        list(read_prompts(source, column="prompt", id_column="id"))
+        list(PromptReader(source, column="prompt", id_column="id"))
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 but nothing else", b"prompt\nhello\n"])
 def test_a_broken_parquet_file_fails_at_once(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"p\.parquet: cannot be read as Parquet"):
-        read_prompts(write(tmp_path / "p.parquet", content))
+        PromptReader(write(tmp_path / "p.parquet", content))
 
 
 def test_a_parquet_file_without_rows_fails_at_once(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": pa.array([], pa.string())}), tmp_path / "p.parquet")
     with pytest.raises(InputError, match="no prompts"):
-        read_prompts(str(tmp_path / "p.parquet"))
+        PromptReader(str(tmp_path / "p.parquet"))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_a_missing_extra_is_named(
     monkeypatch.chdir(tmp_path)
     Path("p.parquet").touch()
     with pytest.raises(InputError) as caught:
-        read_prompts(source)
+        PromptReader(source)
     assert str(caught.value) == (
         f"Reading {what} needs {package}, which is not installed. "
         "Install it with: pip install 'aidsafe[data]'"

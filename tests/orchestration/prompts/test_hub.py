@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from orchestration.prompts import sources
-from orchestration.prompts.reader import read_prompts
+from orchestration.prompts.reader import PromptReader
 from policies.errors import InputError
 
 # Hugging Face -------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 )
 def test_a_data_set_is_streamed(source: str, call: tuple[Any, ...], hub: FakeHub) -> None:
     hub.rows = lambda: iter([{"prompt": "a", "n": np.int64(1)}, {"prompt": "b", "n": None}])
-    prompts = list(read_prompts(source))
+    prompts = list(PromptReader(source))
     assert [(prompt.text, prompt.metadata) for prompt in prompts] == [
         ("a", {"n": 1}),
         ("b", {"n": None}),
@@ -76,7 +76,7 @@ def test_a_data_set_is_streamed(source: str, call: tuple[Any, ...], hub: FakeHub
 )
 def test_what_is_no_data_set_id_is_refused(source: str, hub: FakeHub) -> None:
     with pytest.raises(InputError, match="does not name a Hugging Face data set"):
-        read_prompts(source)
+        PromptReader(source)
     assert hub.calls == []
 
 
@@ -86,7 +86,7 @@ def test_without_a_connection_the_data_set_fails_at_once(hub: FakeHub) -> None:
 
     hub.ping = offline
     with pytest.raises(InputError) as caught:
-        read_prompts("hf:owner/name")
+        PromptReader("hf:owner/name")
     assert caught.value.cause == (
         "hf:owner/name: the data set cannot be read (Name or service not known)."
     )
@@ -103,7 +103,7 @@ def test_an_unknown_data_set_gives_the_library_s_reason(hub: FakeHub) -> None:
 
     hub.ping, hub.rows = not_found, unknown
     with pytest.raises(InputError, match=r"\(Dataset 'owner/name' doesn't exist on the Hub\)"):
-        read_prompts("hf:owner/name")
+        PromptReader("hf:owner/name")
 
 
 def test_a_hub_that_hangs_is_given_up(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_hub_that_hangs_is_given_up(hub: FakeHub, monkeypatch: pytest.MonkeyPa
 
     hub.ping = hang
     with pytest.raises(InputError, match=r"no answer within 0\.01 seconds"):
-        read_prompts("hf:owner/name")
+        PromptReader("hf:owner/name")
     assert not answer.is_set()
     answer.set()
 
@@ -127,7 +127,7 @@ def test_a_data_set_that_breaks_off_names_the_last_row(hub: FakeHub) -> None:
         raise OSError
 
     hub.rows = rows
-    reader = read_prompts("hf:owner/name")
+    reader = PromptReader("hf:owner/name")
     assert [next(reader).text, next(reader).text] == ["a", "b"]
     with pytest.raises(InputError, match=r"^hf:owner/name, row 2: .*\(OSError\)"):
         next(reader)
@@ -135,4 +135,4 @@ def test_a_data_set_that_breaks_off_names_the_last_row(hub: FakeHub) -> None:
 
 def test_an_empty_data_set_fails_at_once(hub: FakeHub) -> None:
     with pytest.raises(InputError, match="no prompts"):
-        read_prompts("hf:owner/name")
+        PromptReader("hf:owner/name")

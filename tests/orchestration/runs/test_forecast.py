@@ -21,7 +21,7 @@ from orchestration.deliberation.recipe import Cast
 from orchestration.journal import Journal
 from orchestration.prompts.reader import Prompt
 from orchestration.runs.forecast import CONFIDENCE, Estimate, Forecast, Pilot, forecast, total
-from orchestration.runs.results import RunResults
+from orchestration.runs.reader import RunReader
 from tests.orchestration.journals import named, take_in
 from tests.orchestration.run_helpers import CALLS_PER_CHAT, execute, opened, prompts, records, until
 from tests.scripted import agreeable, cast, result
@@ -117,7 +117,7 @@ async def plan(
         pilot = Pilot(run.journal, size)
         summary = await run.execute(prompts(number), 2, choose=pilot.choose)
         found = forecast(
-            RunResults(run.journal, RECORDS), pilot, summary.pending, 4, lambda _: price
+            RunReader(run.journal, RECORDS), pilot, summary.pending, 4, lambda _: price
         )
     assert found is not None
     return found
@@ -179,7 +179,7 @@ async def test_when_all_is_done_nothing_is_to_come(folder: Path) -> None:
 async def test_a_pilot_without_outcomes_gives_no_forecast(journal: Journal) -> None:
     pilot = Pilot(journal, 2)
     await pilot.choose(await take_in(journal, named("a", "b", "c")))
-    assert forecast(RunResults(journal, RECORDS), pilot, 3, 1, lambda _: None) is None
+    assert forecast(RunReader(journal, RECORDS), pilot, 3, 1, lambda _: None) is None
 
 
 async def test_a_plan_can_be_stopped_while_its_source_is_read(folder: Path, no_hang: None) -> None:

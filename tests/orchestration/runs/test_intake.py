@@ -14,11 +14,19 @@ from typing import Any
 
 import pytest
 
-from orchestration.journal import Journal
-from orchestration.prompts.reader import Prompt, read_prompts
+from orchestration.journal import Journal, Transaction
+from orchestration.prompts.reader import Prompt, PromptReader
 from orchestration.runs.intake import Intake, Source
 from policies import InputError
-from tests.orchestration.journals import handed_out, kept, named, store_result, take_file, take_in
+from tests.orchestration.journals import (
+    change,
+    handed_out,
+    kept,
+    named,
+    store_result,
+    take_file,
+    take_in,
+)
 from tests.orchestration.prompt_files import write, write_jsonl
 from tests.orchestration.records import record
 from tests.orchestration.run_helpers import until
@@ -218,7 +226,7 @@ async def test_a_file_of_which_only_the_beginning_is_known_is_read_again(
     more = threading.Event()
 
     def slow() -> Iterator[Prompt]:
-        yield from islice(read_prompts(file), 2)
+        yield from islice(PromptReader(file), 2)
         more.wait(10)
 
     intake = Intake(journal, Source(file), slow(), tmp_path)
@@ -240,8 +248,14 @@ async def test_two_sources_join_one_run(journal: Journal) -> None:
     assert [waiting.id for waiting in await handed_out(first)] == ["a", "b", "c"]
 
 
-async def test_without_a_source_the_last_one_is_gone_on_with(journal: Journal) -> None:
-    await take_in(journal, named("a"), Source("first"))
-    await take_in(journal, named("b", "c"), Source("second"))
+async def test_without_a_source_those_of_all_sources_that_are_to_be_retried_are_handed_out(
+    journal: Journal,
+) -> None:
+    await take_in(journal, named("a", "b"), Source("first"))
+    await take_in(journal, named("c", "d"), Source("second"))
+    for number, outcome in enumerate(("failed", "refused", "failed")):
+        await journal.write(change(Transaction.store_result, number, outcome, "", "{}"))
+    await journal.write(lambda tx: tx.requeue(["failed"], []))
     again = await take_in(journal, untouched(), None)
-    assert [waiting.id for waiting in await handed_out(again)] == ["b", "c"]
+    assert [waiting.id for waiting in await handed_out(again)] == ["a", "c"]
+    assert (again.complete, again.known, again.counts.taken) == (True, True, 4)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.journal import FILE_NAME, Journal, JournalError
+from orchestration.journal import FILE_NAME, Journal, JournalError, Transaction
 from orchestration.prompts.reader import Prompt
 from orchestration.runs import intake as module
 from orchestration.runs.intake import Intake
@@ -132,14 +132,16 @@ async def test_what_came_before_a_broken_row_is_kept(journal: Journal, tmp_path:
 async def test_what_is_read_ahead_of_the_disk_is_bounded(
     journal: Journal, monkeypatch: pytest.MonkeyPatch, no_hang: None
 ) -> None:
-    monkeypatch.setattr(module, "_AHEAD", 50)
-    monkeypatch.setattr(module, "_BATCH", 10)
-    monkeypatch.setattr(module, "_PAUSE", 0.0)
+    monkeypatch.setattr(module, "_QUEUED", 50)
     read: list[int] = []
-    bound = threading.Event()
-    free = threading.Event()
+    busy, bound, free = threading.Event(), threading.Event(), threading.Event()
+
+    def wait(_: Transaction) -> None:
+        busy.set()
+        free.wait(10)
 
     def source() -> Iterator[Prompt]:
+        busy.wait(10)
         for number in range(500):
             read.append(number)
             if number == 50:
@@ -147,11 +149,10 @@ async def test_what_is_read_ahead_of_the_disk_is_bounded(
             yield Prompt(f"p{number}", f"{number}?")
 
     async with reading_from(journal, source()) as intake:
-        slow = asyncio.create_task(journal.write(lambda _: free.wait(10)))  # the disk is slow
+        slow = asyncio.create_task(journal.write(wait))  # the disk is slow
         assert await asyncio.to_thread(bound.wait, 5)
         await asyncio.sleep(0.1)
-        # Those read, a batch that is being written, and the one in hand.
-        assert len(read) <= 50 + 10 + 1
+        assert len(read) <= 50 + 1, "those that are queued, and the one in hand"
         free.set()
         await slow
         await intake.all_read()

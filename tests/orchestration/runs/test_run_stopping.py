@@ -12,8 +12,8 @@ import pytest
 from autogen_core.models import LLMMessage
 
 from agents.models.errors import EndpointMisconfigured
-from orchestration.journal import FILE_NAME, Journal, JournalError, Transaction
-from orchestration.prompts.reader import Prompt, read_prompts
+from orchestration.journal import FILE_NAME, JournalError, Transaction
+from orchestration.prompts.reader import Prompt, PromptReader
 from orchestration.runs.intake import Source
 from orchestration.runs.status import STATUS_NAME, SUMMARY_NAME, read_status
 from policies import InputError
@@ -164,10 +164,10 @@ async def test_a_full_disk_stops_the_run_at_once(
 async def test_a_reply_that_cannot_be_kept_is_not_used(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def full(*_: Any) -> None:
+    def full(*_: Any) -> None:
         raise JournalError("The journal cannot be written: disk is full.", "Make room.")
 
-    monkeypatch.setattr(Journal, "store_reply", full)
+    monkeypatch.setattr(Transaction, "store_reply", full)
     made, client = cast(delay=0.001)
     with pytest.raises(JournalError, match="disk is full"):
         await execute(folder, made, prompts(50), 4)
@@ -238,14 +238,14 @@ async def test_a_source_that_is_broken_further_on_stops_the_run_and_what_came_be
     good = "".join(f'{{"prompt": "Prompt {n}?"}}\n' for n in range(3))
     file = write(tmp_path / "prompts.jsonl", good + "broken\n" + '{"prompt": "later"}\n')
     made, client = cast()
-    with read_prompts(file) as reader:
+    with PromptReader(file) as reader:
         async with opened(folder, made, Source(file)) as run:
             with pytest.raises(InputError, match=r"prompts\.jsonl:4: not JSON"):
                 await run.execute(reader, 8)
             assert run.journal.count_prompts() == 3
             assert run.summary.why_stopped is not None
     write(tmp_path / "prompts.jsonl", good)
-    with read_prompts(file) as reader:
+    with PromptReader(file) as reader:
         again, further = cast()
         async with opened(folder, again, Source(file)) as run:
             summary = await run.execute(reader, 8)

@@ -69,7 +69,7 @@ async def test_a_run_that_cannot_start_leaves_nothing_behind(
 
 async def test_an_embedded_model_that_is_not_there_leaves_nothing_behind(folder: Path) -> None:
     model = Model("default", ModelConfig(embedded=EmbeddedConfig(path="none.gguf")))
-    made = Cast.load(load_recipe("small"), load_policy_set("aidsafe"), {"default": model})
+    made = Cast(load_recipe("small"), load_policy_set("aidsafe"), {"default": model})
     with pytest.raises(InputError, match=r"no model file none\.gguf"):
         await execute(folder, made, prompts(5))
     assert not folder.parent.exists()
