@@ -53,7 +53,7 @@ class Memory:
         tracers = sdk("sdk.trace").TracerProvider(shutdown_on_exit=False)
         tracers.add_span_processor(sdk("sdk.trace.export").SimpleSpanProcessor(self._spans))
         meters = sdk("sdk.metrics").MeterProvider([self._reader], shutdown_on_exit=False)
-        self.telemetry = telemetry.Telemetry(tracers, meters)
+        self.telemetry = telemetry.SpanTelemetry(tracers, meters)
 
     def spans(self, kind: str = "") -> list[Any]:
         """Those whose name begins so, in the order in which they ended."""
