@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
 
@@ -45,7 +46,8 @@ class DeliberationChatConfig(BaseModel):
     max_turns: int | None = None
 
 
-class Progress(BaseModel, extra="forbid"):
+@dataclass(slots=True)
+class Progress:
     """How far a chat has come."""
 
     opened: int = 0  # agents of the opening that have spoken
@@ -56,7 +58,7 @@ class Progress(BaseModel, extra="forbid"):
     ended_by: str | None = None  # why the chat ended; None while it runs, and after a failure
 
 
-class DeliberationChatState(Progress):
+class DeliberationChatState(BaseModel, extra="forbid"):
     """What `save_state` returns: every message once; the rest refers to them by position."""
 
     type: Literal["DeliberationChatState"] = "DeliberationChatState"
@@ -66,6 +68,7 @@ class DeliberationChatState(Progress):
     received: dict[str, int]
     seen: list[Slice]
     agents: dict[str, dict[str, Any]]
+    progress: Progress
 
 
 class DeliberationChat(Team, Component[DeliberationChatConfig]):
@@ -352,7 +355,7 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
                 received=self._thread.received,
                 seen=self._feed.parts,
                 agents={agent.name: dict(await agent.save_state()) for agent in self._agents},
-                **self._at.model_dump(),
+                progress=self._at,
             ).model_dump(mode="json")
 
     async def load_state(self, state: Mapping[str, Any]) -> None:
@@ -381,7 +384,7 @@ class DeliberationChat(Team, Component[DeliberationChatConfig]):
             self._thread.messages, self._thread.public = messages, saved.public
             self._thread.received = saved.received
             self._feed.parts = saved.seen  # the condition sees them when the chat continues
-            self._at = Progress(**saved.model_dump(include=set(Progress.model_fields)))
+            self._at = saved.progress
 
     def _message_factory(self) -> MessageFactory:
         produced = {kind for agent in self._agents for kind in agent.produced_message_types}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import Any, Self, TypeVar
 
 from autogen_agentchat.base import (
     OrTerminationCondition,
@@ -16,6 +17,14 @@ from autogen_agentchat.messages import StopMessage
 from pydantic import BaseModel
 
 from orchestration.chat.thread import Message
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+@lru_cache(maxsize=64)
+def shared_config(model: type[ConfigT], **arguments: Hashable) -> ConfigT:
+    """The declarative form of a condition: one object for the same condition of all chats."""
+    return model(**arguments)
 
 
 class Condition(TerminationCondition):

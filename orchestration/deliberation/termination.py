@@ -13,7 +13,7 @@ from autogen_core import Component
 from pydantic import BaseModel, Field
 
 from agents.turns import TurnMessage
-from orchestration.chat.termination import Condition
+from orchestration.chat.termination import Condition, shared_config
 from orchestration.chat.thread import Message
 
 CONSENSUS = "consensus"
@@ -60,7 +60,8 @@ class ConsensusTermination(Condition, Component[ConsensusConfig]):
                 f"the quorum must be 1 to {len(self._deliberators)}, the number of deliberators "
                 f"(got {self._needed})"
             )
-        self.config = ConsensusConfig(deliberators=self._deliberators, quorum=quorum)
+        names = tuple(self._deliberators)
+        self.config = shared_config(ConsensusConfig, deliberators=names, quorum=quorum)
         super().__init__()
 
     def _count(self, messages: Sequence[Message]) -> None:
@@ -112,7 +113,7 @@ class RoundBudgetTermination(Condition, Component[RoundBudgetConfig]):
             raise ValueError(f"rounds must be >= 1 (got {rounds})")
         if not speakers:
             raise ValueError("there must be at least one speaker (got none)")
-        self.config = RoundBudgetConfig(speakers=list(speakers), rounds=rounds)
+        self.config = shared_config(RoundBudgetConfig, speakers=tuple(speakers), rounds=rounds)
         super().__init__()
 
     def _count(self, messages: Sequence[Message]) -> None:
@@ -154,7 +155,7 @@ class TokenBudgetTermination(Condition, Component[TokenBudgetConfig]):
     def __init__(self, tokens: int) -> None:
         if tokens < 1:
             raise ValueError(f"tokens must be >= 1 (got {tokens})")
-        self.config = TokenBudgetConfig(tokens=tokens)
+        self.config = shared_config(TokenBudgetConfig, tokens=tokens)
         super().__init__()
 
     def _count(self, messages: Sequence[Message]) -> None:

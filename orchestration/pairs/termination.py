@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from agents.pairs.replies import AnswerReply
 from agents.pairs.state import BriefMessage, PairBrief, violation_of
 from agents.turns import TurnMessage
-from orchestration.chat.termination import Condition
+from orchestration.chat.termination import Condition, shared_config
 from orchestration.chat.thread import Message
 from orchestration.deliberation.termination import RoundBudgetTermination
 
@@ -48,7 +48,7 @@ class ViolationTermination(Condition, Component[ViolationConfig]):
         for name, score in (("threshold", threshold), ("max_chosen", max_chosen)):
             if score is not None and not 0 <= score <= 1:
                 raise ValueError(f"{name} must be between 0 and 1 (got {score})")
-        self.config = ViolationConfig(threshold=threshold, max_chosen=max_chosen)
+        self.config = shared_config(ViolationConfig, threshold=threshold, max_chosen=max_chosen)
         super().__init__()
 
     def _restart(self) -> None:
