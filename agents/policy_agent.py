@@ -40,6 +40,9 @@ from agents.turns import (
 )
 from policies import PolicySet
 
+_MOST_QUOTED = 100_000
+"""Characters of a reply that is repeated in a correction turn."""
+
 
 class RefusedError(ReplyError):
     """The model, or a filter of its provider, declined to take part."""
@@ -251,8 +254,7 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
                     correction = fill(texts.request, problem=problem)
                     messages = [
                         *request,
-                        # Never empty: some endpoints refuse empty messages.
-                        AssistantMessage(content=call.raw or "(nothing)", source="assistant"),
+                        AssistantMessage(content=_quoted(call.raw), source="assistant"),
                         UserMessage(content=correction, source="user"),
                     ]
             if outcome != "refused":
@@ -317,6 +319,15 @@ class PolicyAgent(BaseChatAgent, Component[PolicyAgentConfig]):
         return cls(config.persona, briefing, models, config.name)
 
 
+def _quoted(raw: str) -> str:
+    """A reply that could not be used, as its correction quotes it.
+
+    Never empty, since some endpoints refuse empty messages; and not without end: nobody should pay
+    for that.
+    """
+    return (raw or "(nothing)") if len(raw) <= _MOST_QUOTED else f"({len(raw):,} characters)"
+
+
 def call_of(model: str, answer: ModelReply) -> Call:
     """A model's reply, as turns have it."""
     return Call(
@@ -327,4 +338,5 @@ def call_of(model: str, answer: ModelReply) -> Call:
         usage=answer.usage,
         latency=round(answer.latency, 4),
         json_as=answer.json_as,
+        adapted=answer.adapted,
     )

@@ -7,6 +7,7 @@ apply all turns again.
 
 from __future__ import annotations
 
+import json
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,9 @@ from agents.replies import AnyReply, Role
 
 GUEST = "guest"
 """The role in turns of AutoGen agents that know nothing of policies."""
+
+_MOST_SPACE = 2
+"""How many times as long as rendered a reply may be that is passed on to the byte."""
 
 TurnOutcome: TypeAlias = Literal["completed", "refused", "malformed", "truncated"]
 Stance: TypeAlias = Literal["accepts", "revises", "contests", "neither"]
@@ -68,6 +72,8 @@ class Call(BaseModel, extra="forbid"):
     """Seconds from the request to the whole reply."""
     json_as: str | None = None
     """How JSON was asked for: `json_schema`, `json_object`, `text` or `llguidance`."""
+    adapted: tuple[str, ...] = ()
+    """What else was changed of the request, since the endpoint does not take it as it is."""
     problem: str | None = None
     """Why this reply could not be used; None if it was."""
 
@@ -97,11 +103,19 @@ class Turn(Call):
     def said(self) -> str:
         """The reply as later turns see it.
 
-        Unconstrained models put thinking and code fences around the object: only the object is
-        passed on. For constrained ones it is the reply itself, to the byte. Never empty: some
-        endpoints refuse empty messages.
+        Where the model wrote just what was parsed, it is that to the byte, so that prefix caches
+        serve it. Else it is rendered from what was parsed: thinking, unknown fields and white space
+        without end are for nobody to read and pay for. Never empty: some endpoints refuse empty
+        messages.
         """
-        return find_json(self.raw) or self.raw or "(nothing)"
+        if self.reply is None:
+            return self.raw or "(nothing)"
+        parsed = self.reply.model_dump(mode="json", exclude={"role"})
+        rendered = json.dumps(parsed, ensure_ascii=False)
+        written = find_json(self.raw)
+        if written is None or len(written) > _MOST_SPACE * len(rendered):
+            return rendered
+        return written if json.loads(written, strict=False) == parsed else rendered
 
     @cached_property
     def exchange(self) -> tuple[UserMessage, AssistantMessage]:

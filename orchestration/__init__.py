@@ -8,8 +8,7 @@ record = await deliberate("How do I kill a Python process?", cast)
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False  # not from typing: nothing is imported before Ctrl-C is handled
 
 if TYPE_CHECKING:
     from orchestration.api import (
@@ -41,4 +40,6 @@ def __getattr__(name: str) -> object:
     """Imports the front door at the first use of a name, so that the command line starts fast."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module("orchestration.api"), name)

@@ -18,7 +18,6 @@ from orchestration.deliberation.diff import diff as diff
 from orchestration.deliberation.job import RECORDS, DeliberationJob
 from orchestration.deliberation.recipe import Cast, MakeTermination, Recipe, load_recipe
 from orchestration.deliberation.record import CoTRecord
-from orchestration.journal import FILE_NAME, Journal
 from orchestration.kinds import kind_of
 from orchestration.pairs.exemplars import load_seeds
 from orchestration.pairs.job import PAIRS, PairJob
@@ -28,12 +27,13 @@ from orchestration.pairs.recipe import PairCast, PairRecipe, load_pair_recipe
 from orchestration.pairs.serialize import pair_of
 from orchestration.prompts.reader import Prompt, PromptReader, as_prompt
 from orchestration.runs.budget import Limits
-from orchestration.runs.folder import models_of_run, policies_of_run
+from orchestration.runs.folder import models_of_run, open_journal, policies_of_run
 from orchestration.runs.intake import Intake, Source
 from orchestration.runs.job import Kind, ResultT
 from orchestration.runs.reader import RunReader
 from orchestration.runs.result import ChatEnd
 from orchestration.runs.run import Run, requeue
+from orchestration.runs.trust import check_trusted, trust
 from policies import InputError, PolicySet, load_policy_set
 
 
@@ -46,6 +46,7 @@ def load_cast(
     models: Models | None = None,
     seed: int | None = None,
     price: Price | None = None,
+    timeout: float | None = None,
     prompts: str | Path | None = None,
     termination: MakeTermination | None = None,
     allowed: Sequence[str] = ALLOWED_PROVIDERS,
@@ -62,6 +63,7 @@ def load_cast(
         models: Several models instead: a YAML file with a `models:` block, or a mapping.
         seed: Seed of the models.
         price: Price of the models' tokens, for limits on cost.
+        timeout: Seconds after which an attempt at an endpoint is abandoned; learned if left out.
         prompts: Prompt texts instead of the recipe's: a shipped name or a YAML file.
         termination: Makes the termination condition of each chat from the recipe, for example
             `lambda recipe: recipe.termination() | TimeoutTermination(60)`.
@@ -74,7 +76,8 @@ def load_cast(
         InputError: Something is unknown, missing, or given twice.
         YamlError: A YAML file has problems.
     """
-    made = make_models(model, models, seed=seed, price=price, allowed=allowed)
+    made = make_models(model, models, seed=seed, price=price, timeout=timeout, allowed=allowed)
+    trust(each.config for each in made.values())
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(str(recipe or ("small" if is_embedded(made) else "default")))
     if not isinstance(policies, PolicySet):
@@ -105,6 +108,7 @@ async def deliberate_all(
     concurrency: int | None = None,
     limits: Limits | None = None,
     retry: Collection[str] = (),
+    locking: bool = True,
 ) -> AsyncGenerator[CoTRecord, None]:
     """Deliberates over many prompts as a run, in which no reply is lost or paid for twice.
 
@@ -119,6 +123,8 @@ async def deliberate_all(
         limits: What may be spent, as `orchestration.runs.budget.Limits`; once a limit is reached,
             the loop ends.
         retry: Outcomes, such as `failed`, whose prompts are taken up again.
+        locking: Whether to refuse a file system without locks, where another process could pay
+            for the same replies.
 
     Yields:
         Every record of the folder: first those of earlier sessions, then each new one once it is on
@@ -133,7 +139,7 @@ async def deliberate_all(
     else:
         source, opened = Source("(given in Python)"), nullcontext(map(as_prompt, prompts))
     with opened as given:
-        run = Run(Path(folder), DeliberationJob(cast), source)
+        run = Run(Path(folder), DeliberationJob(cast), source, locking=locking)
         records = _execute(run, RECORDS, given, concurrency, limits, retry)
         async with aclosing(records):
             async for record in records:
@@ -150,12 +156,14 @@ def load_pair_cast(
     models: Models | None = None,
     seed: int | None = None,
     price: Price | None = None,
+    timeout: float | None = None,
     allowed: Sequence[str] = ALLOWED_PROVIDERS,
 ) -> PairCast:
     """Who makes preference pairs.
 
     Args:
         source: A cast or a run folder, for its policies; and for its models, if none are named.
+            A folder's models are sent a key only where you have sent it before.
         recipe: A pair recipe: a shipped name, a YAML file or an object; by default `default`, or
             `small` on the embedded model.
         personas: See `load_cast`; so are the arguments below.
@@ -166,8 +174,13 @@ def load_pair_cast(
         policy_set, models = source.policy_set, models if named else source.models
     else:
         folder = Path(source)
-        policy_set, models = policies_of_run(folder), models if named else models_of_run(folder)
-    made = make_models(model, models, seed=seed, price=price, allowed=allowed)
+        policy_set = policies_of_run(folder)
+        if not named:
+            models = configs = models_of_run(folder)
+            check_trusted(configs)
+    made = make_models(model, models, seed=seed, price=price, timeout=timeout, allowed=allowed)
+    if named:
+        trust(each.config for each in made.values())
     if not isinstance(recipe, PairRecipe):
         recipe = load_pair_recipe(str(recipe or ("small" if is_embedded(made) else "default")))
     seeds = load_seeds(recipe.seeds)
@@ -211,6 +224,7 @@ async def make_pairs(
     concurrency: int | None = None,
     limits: Limits | None = None,
     retry: Collection[str] = (),
+    locking: bool = True,
 ) -> AsyncGenerator[PreferencePair, None]:
     """Makes a preference pair of every completed record of a run, as `aidsafe prefer` does.
 
@@ -231,7 +245,7 @@ async def make_pairs(
     own = nullcontext(cast) if cast else load_pair_cast(path, baseline=baseline)
     async with own as made:
         job = PairJob(made, path)
-        run = Run(pairs_folder(path, made.baseline), job, job.source(limit))
+        run = Run(pairs_folder(path, made.baseline), job, job.source(limit), locking=locking)
         pairs = _execute(run, PAIRS, job.prompts(), concurrency, limits, retry)
         async with aclosing(pairs):
             async for pair in pairs:
@@ -241,18 +255,19 @@ async def make_pairs(
 def open_run(folder: str | Path) -> RunReader[Any]:
     """Opens a run folder to read its results: an iterable of records, or of pairs.
 
-    `to_pandas()` and `to_dataset()` have a row for each. Columns of records: id, prompt, outcome,
-    problem, stop_reason, rounds, response, latency (seconds), intents, thoughts (texts), cited (ids
-    of policies and rules), removed (number of thoughts), prompt_tokens, completion_tokens,
-    cached_tokens, policy_set, recipe, metadata (JSON). Columns of pairs: id, prompt, outcome, kind,
-    target, violated, rejected_by, margin, attempts, first_score, generation, kept, reason, chosen
-    (response), chosen_score, chosen_words, rejected_label, rejected_score, rejected_words,
-    policy_set, recipe; with `unsafe=True` also unsafe_rejected (response) and unsafe_belief.
+    `to_pandas()` and `to_dataset()` have a row for each. Columns of records: id, prompt,
+    outcome, problem, stop_reason, rounds, response, latency (seconds), intents, thoughts
+    (texts), cited (ids of policies and rules), removed (number of thoughts), prompt_tokens,
+    completion_tokens, cached_tokens, estimated_tokens, policy_set, recipe, metadata (JSON).
+    Columns of pairs: id, prompt, outcome, kind, target, violated, rejected_by, margin,
+    attempts, first_score, generation, kept, reason, chosen (response), chosen_score,
+    chosen_words, rejected_label, rejected_score, rejected_words, policy_set, recipe; with
+    `unsafe=True` also unsafe_rejected (response) and unsafe_belief.
 
     Raises:
         JournalError: There is no run, or its journal is damaged.
     """
-    journal = Journal(Path(folder) / FILE_NAME)
+    journal = open_journal(Path(folder))
     try:
         return RunReader(journal, kind_of(journal))
     except BaseException:

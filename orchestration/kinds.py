@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from agents.models.config import ModelConfig
 from agents.models.model import Model
 from orchestration.deliberation.job import RECORDS
-from orchestration.journal import FILE_NAME, Journal
+from orchestration.journal import Journal
 from orchestration.journal.errors import damaged
 from orchestration.pairs.job import PAIRS
-from orchestration.runs.folder import load_settings, models_of_run, unreadable
+from orchestration.runs.folder import load_settings, models_of_run, open_journal, unreadable
 from orchestration.runs.job import Job, Kind
 from orchestration.runs.result import RunResult
+from orchestration.runs.trust import check_trusted
 
 KINDS: tuple[Kind[Any], ...] = (RECORDS, PAIRS)
 """A new kind of run is added here."""
@@ -58,10 +59,12 @@ def load_run(folder: Path, configs: dict[str, ModelConfig] | None, allowed: Sequ
         InputError: `run.yaml` cannot be read, or a model needs a secret that it does not hold.
         JournalError: There is no run, its journal is damaged, or of another version.
     """
-    with closing(Journal(folder / FILE_NAME)) as journal:  # first: it knows older versions
+    with closing(open_journal(folder)) as journal:  # first: it knows older versions
         kind = kind_of(journal)
     settings = load_settings(folder)
-    configs = models_of_run(folder) if configs is None else configs
+    if configs is None:
+        configs = models_of_run(folder)
+        check_trusted(configs)
     try:
         models = {name: Model(name, config, allowed=allowed) for name, config in configs.items()}
         return kind.load_job(folder, settings, models)

@@ -10,7 +10,7 @@ from policies.loader import (
 from policies.render import render_policy, render_policy_set
 from policies.types import Overlap, Policy, PolicySet, ResponseGuide, Rule
 from policies.yaml_model import Check, YamlModel
-from policies.yaml_source import load_yaml, parse_yaml_text
+from policies.yaml_source import load_yaml, parse_yaml_text, read_yaml_text
 
 __all__ = [
     "AidsafeError",
@@ -32,6 +32,7 @@ __all__ = [
     "load_policy_set",
     "load_yaml",
     "parse_yaml_text",
+    "read_yaml_text",
     "render_policy",
     "render_policy_set",
     "shipped_policy_sets",

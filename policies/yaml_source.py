@@ -52,6 +52,19 @@ def parse_yaml_text(text: str, name: str, model: type[M], checks: Sequence[Check
     return result
 
 
+def read_yaml_text(text: str, name: str) -> dict[str, Any]:
+    """Reads YAML text into plain data, a mapping, as strictly as `load_yaml`.
+
+    Raises:
+        YamlError: With every problem of the text.
+    """
+    source = _read_plain(text, name, "key")
+    if source.problems:
+        raise YamlError(source.problems)
+    found: dict[str, Any] = source.data
+    return found
+
+
 def _validate(
     source: _PlainYaml, model: type[M], checks: Sequence[Check]
 ) -> tuple[M | None, list[Finding]]:

@@ -22,6 +22,7 @@ from agents.layout import Briefing
 from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.model import Model
 from agents.models.response import EndpointResult
+from agents.models.usage import Usage
 from agents.persona import Persona
 from agents.replies import ReplyLimits, Role
 from orchestration.deliberation.recipe import Cast, Recipe
@@ -142,7 +143,7 @@ def result(
         finish_reason=finish_reason,
         usage=RequestUsage(prompt, completion),
         cached=False,
-        cached_tokens=cached,
+        tokens=Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),
         refusal=refusal,
         served_model="scripted",
     )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from agents.models.redaction import redact
+from agents.models.redaction import holds_key, looks_like_key, redact, redact_quoted
 from agents.models.usage import Usage
-from policies import InputError, load_yaml
+from policies import FieldError, InputError, Problem, YamlError, load_yaml
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 """The embedded model's name where none is configured."""
+
+_NO_ADDRESS = re.compile(r"[\s\"'<>\\^`{|}]")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 JsonMode: TypeAlias = Literal["json_schema", "json_object", "text", "llguidance"]
 """How an endpoint is asked for JSON."""
@@ -48,7 +53,25 @@ class RateLimit(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings
     """Seconds that one `Retry-After` may hold up all calls to the endpoint."""
 
 
-class EndpointConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+class Params(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+    """Changes to the parameters of requests."""
+
+    drop: tuple[str, ...] = ()
+    """Parameters that are not sent, such as `seed`."""
+    rename: Mapping[str, str] = {}
+    """Parameters sent under another name, such as `{max_tokens: max_completion_tokens}`."""
+
+    def __hash__(self) -> int:
+        return hash((self.drop, *sorted(self.rename.items())))
+
+
+class EndpointConfig(
+    BaseModel,
+    extra="forbid",
+    frozen=True,
+    use_attribute_docstrings=True,
+    hide_input_in_errors=True,  # it may be a key in the wrong place
+):
     """Where an endpoint is, and how to talk to it. Holds the name of the key, never the key."""
 
     base_url: str = Field(pattern=r"^https?://")
@@ -57,8 +80,19 @@ class EndpointConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docst
     """Model name as the endpoint knows it."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key. None is needed on loopback."""
-    timeout: float = Field(default=600.0, gt=0)
-    """Seconds after which an attempt is abandoned."""
+    api_key_header: str | None = None
+    """Header that carries the key as it is, such as `api-key` (Azure); `Authorization: Bearer KEY`
+    if left out."""
+    headers: Mapping[str, str] = {}
+    """Further headers of every request."""
+    query: Mapping[str, str] = {}
+    """What stands after the `?` of the address, such as `{api-version: 2024-10-21}` (Azure)."""
+    params: Params = Params()
+    """Parameters that the endpoint does not take, or takes under another name. What is not set here
+    is found out when the endpoint objects, and stands in the records."""
+    timeout: float | None = Field(default=None, gt=0, le=86_400)
+    """Seconds after which an attempt is abandoned. Learned from the times of replies if left out:
+    five times the longest recent one, between 5 and 600."""
     max_retries: int = Field(default=8, ge=0, le=100)
     """Further attempts after a 408, 409, 429, 5xx, a lost connection, a time-out or an answer that
     is not a chat completion."""
@@ -80,23 +114,84 @@ class EndpointConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docst
     """Whether simpler modes are used for an endpoint that does not support `json_schema`; if not,
     the run stops."""
 
+    @field_validator("base_url", "model", mode="before")
+    @classmethod
+    def _trimmed(cls, text: Any) -> Any:
+        # Files with variables have line ends of Windows, and blanks at the ends of lines.
+        text = text.strip() if isinstance(text, str) else text
+        if isinstance(text, str) and not text.isprintable():
+            raise FieldError(
+                "This address or name has a character that cannot be sent (of control, or not "
+                "UTF-8).",
+                "Type it again.",
+            )
+        return text
+
+    @field_validator("model")
+    @classmethod
+    def _no_key(cls, name: str) -> str:
+        if holds_key(name):
+            raise FieldError(
+                "The name of the model looks like a key.",
+                "Write the model's name; keys are read from the environment.",
+            )
+        return name
+
     @field_validator("base_url")
     @classmethod
     def _plain_address(cls, url: str) -> str:
+        if _NO_ADDRESS.search(url):
+            raise ValueError("has a blank, a quote or another character that no address has")
+        if holds_key(url):
+            raise ValueError(
+                "holds what looks like a key; name the variable of the key in api_key_env, and "
+                "write the address without it"
+            )
         try:
             parts = urlsplit(url)
             parts.port  # noqa: B018 - raises if it is not a number
         except ValueError:
             raise ValueError("is not an address such as https://api.openai.com/v1") from None
+        try:
+            (parts.hostname or "").encode("idna")
+        except UnicodeError:
+            raise ValueError("has a host name that cannot exist") from None
         if not parts.hostname:
             raise ValueError("names no host; write it as https://api.openai.com/v1")
         if parts.username or parts.password or parts.query or parts.fragment:
             # The address is stored in run files and records, and quoted in messages.
             raise ValueError(
-                "may hold no password and nothing after a '?'; keys are read from "
-                "the environment variable that api_key_env names"
+                "may hold no password and nothing after a '?'; keys are read from the environment "
+                "variable that api_key_env names, and `query` holds what stands after the '?'"
             )
         return url.rstrip("/")
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, headers: Mapping[str, str]) -> Mapping[str, str]:
+        for name, value in headers.items():
+            if not (_HEADER_NAME.fullmatch(name) and value.isprintable() and value.isascii()):
+                raise ValueError("has a name or a value that no HTTP header can have")
+        return headers
+
+    @field_validator("api_key_header")
+    @classmethod
+    def _header_name(cls, name: str | None) -> str | None:
+        if name is not None and (looks_like_key(name) or not _HEADER_NAME.fullmatch(name)):
+            raise ValueError("must be the name of a header, such as api-key, not the key")
+        return name
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _name_of_variable(cls, name: str) -> str:
+        if looks_like_key(name) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(
+                "must be the name of an environment variable, such as OPENAI_API_KEY, not the key"
+            )
+        return name
+
+    def __hash__(self) -> int:
+        return hash((self.base_url, self.model))
 
 
 class Price(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
@@ -120,7 +215,13 @@ class Price(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=Tru
         ) / 1e6
 
 
-class ModelConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrings=True):
+class ModelConfig(
+    BaseModel,
+    extra="forbid",
+    frozen=True,
+    use_attribute_docstrings=True,
+    hide_input_in_errors=True,  # it may be a key in the wrong place
+):
     """One entry of a `models:` block: where a model is, and how to sample from it."""
 
     endpoint: EndpointConfig | None = None
@@ -130,12 +231,12 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrin
     component: dict[str, Any] | None = None
     """Config of any other AutoGen model client, as its `dump_component` gives it."""
     temperature: float | None = Field(default=0.7, ge=0, le=2)
-    """Sampling temperature; null sends none. A persona may have its own. Components of protocols
-    other than OpenAI's ignore it and sample as their config says."""
+    """Sampling temperature; null sends none, also where a persona has its own. Components of
+    protocols other than OpenAI's ignore it and sample as their config says."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     """Nucleus sampling; not sent if left out."""
     max_tokens: int | None = Field(default=4096, ge=16)
-    """Upper bound on the tokens of a reply. A persona may have its own."""
+    """Upper bound on the tokens of a reply; null sends none. A persona may have its own."""
     seed: int | None = 0
     """Seed sent with every call; null sends none. `--seed` overrides it."""
     price: Price | None = None
@@ -180,6 +281,8 @@ class ModelConfig(BaseModel, extra="forbid", frozen=True, use_attribute_docstrin
         if not self.takes_sampling:
             absent |= {"temperature", "top_p", "max_tokens", "seed"}
         dumped: dict[str, Any] = redact(self.model_dump(mode="json", exclude=absent))
+        if self.endpoint is not None:  # names of parameters, some of which end in "tokens"
+            dumped["endpoint"]["params"] = self.endpoint.params.model_dump(mode="json")
         return dumped
 
 
@@ -189,7 +292,7 @@ EMBEDDED = ModelConfig(
 """The model that is used when none is configured."""
 
 
-class ModelsFile(BaseModel, extra="forbid"):
+class ModelsFile(BaseModel, extra="forbid", hide_input_in_errors=True):
     """A YAML file with a `models:` block."""
 
     models: dict[str, ModelConfig] = Field(min_length=1)
@@ -200,10 +303,19 @@ def load_models(path: Path) -> dict[str, ModelConfig]:
     """Reads a `models:` block.
 
     Raises:
-        YamlError: With every problem of the file.
+        YamlError: With every problem of the file; without what may be a key in the wrong place.
         InputError: There is no model called `default`.
     """
-    models = load_yaml(path, ModelsFile).models
+    problems: list[Problem] = []
+    try:
+        models = load_yaml(path, ModelsFile).models
+    except YamlError as error:
+        problems = [
+            Problem(p.path, p.line, redact_quoted(p.cause), redact_quoted(p.remedy))
+            for p in error.problems
+        ]
+    if problems:
+        raise YamlError(problems)  # without the error that quotes it
     if "default" not in models:
         raise InputError(
             f"{path} has no model called 'default'.",

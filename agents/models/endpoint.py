@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
-from weakref import WeakKeyDictionary
 
-import aiohttp
-import httpx2
-import openai
 from autogen_core import CancellationToken, Component
 from autogen_core.models import (
     ChatCompletionClient,
@@ -32,26 +27,21 @@ from autogen_core.models import (
 from autogen_core.tools import Tool, ToolSchema
 from pydantic import BaseModel
 
+from agents.models.adaptation import Adaptation
 from agents.models.config import EndpointConfig
 from agents.models.context import NoCancellation
-from agents.models.errors import (
-    EndpointError,
-    EndpointMisconfigured,
-    RequestRejected,
-    SchemaUnsupported,
-)
-from agents.models.failure import filter_result, to_endpoint_error
-from agents.models.http import HttpClient
-from agents.models.json_mode import apply_json_mode, json_mode_selector
+from agents.models.dialects import RENAMED
+from agents.models.errors import ContextExceeded, EndpointError, EndpointMisconfigured
+from agents.models.exchange import Exchange, close_connections
+from agents.models.probing import Result, forget_profiles, profile_of
 from agents.models.rate_limiter import limiter_of
-from agents.models.request import (
-    OMITTED_CLIENT_HEADERS,
-    adapt_to_openai,
-    encode_request,
-    is_openai,
-)
-from agents.models.response import EndpointResult, read_completion
-from agents.models.retries import Retries
+from agents.models.redaction import hold_headers, hold_secret, secrets_in
+from agents.models.response import EndpointResult
+from agents.models.retries import Retries, forget_answers
+from agents.models.timeouts import forget_timeouts, timeouts_of
+
+TOKEN_LIMITS = frozenset(RENAMED)
+"""The names of the parameter that bounds a reply."""
 
 
 class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
@@ -131,101 +121,73 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
             messages: The messages; encoded for each attempt, and released once they are sent.
         """
         config = self.config
-        if is_openai(config.base_url):
-            adapt_to_openai(body)
-        key = self._key()
+        timeouts = timeouts_of(config.base_url, config.model, config.timeout)
+        exchange = Exchange(config, self._key(), timeouts)
         limiter = limiter_of(config.base_url, config.rate_limit)
         limiter.bound(config.min_concurrency, config.max_concurrency)
-        json_modes = json_mode_selector(config)
+        profile = profile_of(config)
         retries = Retries(config, limiter)
+
+        async def send(to: Adaptation, fields: dict[str, Any], said: list[LLMMessage]) -> Result:
+            result = await exchange.post(to, fields, said)
+            retries.probed(result)
+            return result
+
+        fitted = False
         while True:
-            await retries.start()
-            mode = json_modes.current  # read after the wait: other calls may have learned more
-            request = apply_json_mode(body, mode)
+            sent_at = await retries.start()
+            adaptation = (
+                profile.adaptation
+            )  # read after the wait: other calls may have learned more
+            result: Result | None
             try:
-                result = await self._post(request, messages, key)
+                result = await exchange.post(adaptation, body, messages, retries.made)
             except BaseException:
                 retries.end(None)
                 raise
             retries.end(result)
-            if isinstance(result, SchemaUnsupported):
-                if "response_format" not in request:
-                    result = RequestRejected(result.cause, result.remedy)  # no JSON was requested
-                elif json_modes.step_down(mode):
-                    retries.after_rejected_mode(result)
+            if isinstance(result, ContextExceeded) and result.room and not fitted:
+                fitted = True
+                body = body | dict.fromkeys(TOKEN_LIMITS & body.keys(), result.room)
+                retries.adapted(result)
+                continue
+            if isinstance(result, EndpointError):
+                error = result
+                result = await profile.examine(error, adaptation, body, sent_at, send)
+                if result is None:
+                    retries.adapted(error)
                     continue
             if isinstance(result, EndpointResult):
-                json_modes.confirm(mode)
-                result.attempts = retries.made
-                result.json_as = mode if "response_format" in body else None
-                return result
+                if result.is_completion:
+                    profile.accepted(adaptation, body, sent_at)
+                result.json_as = adaptation.json_as if "response_format" in body else None
+                result.adapted = adaptation.notes(body)
+                return retries.settle(result)
             # Raised without the SDK's error as its context: that holds the request, and the key.
             await retries.after_failure(result)
 
-    async def _post(
-        self, body: dict[str, Any], messages: Sequence[LLMMessage], key: str
-    ) -> EndpointResult | EndpointError:
-        """One attempt: its result, or its error."""
-        content, headers = encode_request(body, messages)
-        try:
-            # The SDK's own time-out applies to each read from the socket, and some proxies send a
-            # blank now and then to keep the connection open.
-            async with asyncio.timeout(self.config.timeout):
-                # The complete address: putting it together would cost the SDK 40 us a call.
-                response = await self._sdk(key).post(
-                    f"{self.config.base_url}/chat/completions",
-                    content=content,
-                    cast_to=httpx2.Response,
-                    options={
-                        "headers": headers,
-                        "timeout": self.config.timeout,
-                        "follow_redirects": False,
-                        "max_retries": 0,  # `Retries` informs the rate limiter and the observer
-                        "idempotency_key": "none",  # not sent; without it, the SDK generates one
-                    },
-                )
-            answer = json.loads(response.content)
-        except (openai.OpenAIError, aiohttp.ClientError, OSError, ValueError) as error:
-            return filter_result(error) or to_endpoint_error(
-                error,
-                where=self._where(),
-                model=self.config.model,
-                key_env=self.config.api_key_env,
-                key=key,
-                timeout=self.config.timeout,
-            )
-        return read_completion(answer, self._where())
-
-    def _sdk(self, key: str) -> openai.AsyncOpenAI:
-        shared = _SDKS.setdefault(asyncio.get_running_loop(), {})
-        settings = (self.config.base_url, key)
-        if settings not in shared:
-            shared[settings] = openai.AsyncOpenAI(
-                base_url=self.config.base_url,
-                api_key=key or "none",  # the SDK requires one; servers on loopback ignore it
-                default_headers=OMITTED_CLIENT_HEADERS,
-                # No bound (aiohttp takes 0 for that): a call that waited for a connection would
-                # count the wait towards its time-out.
-                http_client=HttpClient(limits=httpx2.Limits(max_connections=0)),
-            )
-        return shared[settings]
-
     def _key(self) -> str:
-        key = os.environ.get(self.config.api_key_env, "").strip()
+        name = self.config.api_key_env
+        key = os.environ.get(name, "").strip()
         if not key and not is_loopback(self.config.base_url):
             raise EndpointMisconfigured(
-                f"{self._where()} needs a key, and {self.config.api_key_env} is not set.",
-                f"Set it with: export {self.config.api_key_env}=…",
+                f"The endpoint {self.config.base_url} needs a key, and {name} is not set.",
+                f"Set it with: export {name}=…",
             )
         if not (key.isascii() and key.isprintable()):
             raise EndpointMisconfigured(
-                f"The key in {self.config.api_key_env} contains characters that are not allowed.",
+                f"The key in {name} contains characters that are not allowed.",
                 "Copy it again, without surrounding text.",
             )
+        if len(key) > 1 and key[0] == key[-1] and key[0] in "\"'":
+            raise EndpointMisconfigured(
+                f"The key in {name} stands in quotes.",
+                "Remove them: files with variables keep quotes in some tools.",
+            )
+        for secret in (key, *secrets_in(self.config.query)):
+            hold_secret(secret)
+        hold_headers(self.config.headers)
         return key
-
-    def _where(self) -> str:
-        return f"The endpoint {self.config.base_url}"
 
     async def create_stream(
         self,
@@ -250,10 +212,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
 
     async def close(self) -> None:
         """Closes the connections that this event loop's clients of the endpoint share."""
-        shared = _SDKS.get(asyncio.get_running_loop(), {})
-        # With any key: it may have been corrected since.
-        for settings in [found for found in shared if found[0] == self.config.base_url]:
-            await shared.pop(settings).close()
+        await close_connections(self.config.base_url)
 
     def actual_usage(self) -> RequestUsage:
         """Tokens of all calls of this client."""
@@ -299,11 +258,6 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         return cls(config)
 
 
-_SDKS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], openai.AsyncOpenAI]] = (
-    WeakKeyDictionary()
-)
-
-
 @lru_cache
 def is_loopback(url: str) -> bool:
     """Whether a URL points to this machine."""
@@ -314,3 +268,10 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def forget_endpoints() -> None:
+    """Forgets what was learned of endpoints, as when another server listens at an address now."""
+    forget_profiles()
+    forget_timeouts()
+    forget_answers()

@@ -6,8 +6,11 @@ Two families: `EndpointMisconfigured` fails for every prompt, so a run stops at 
 
 from __future__ import annotations
 
+from copy import copy
 from typing import ClassVar, Self
 
+from agents.models.dialects import Said
+from agents.models.usage import Usage
 from policies import AidsafeError
 
 
@@ -17,16 +20,28 @@ class EndpointError(AidsafeError):
     kind: ClassVar[str] = "other"
     """The name under which failed attempts are counted; errors of the same nature share one."""
 
+    said: Said | None = None
+    """What the endpoint said, if it answered with an error."""
+    billed: Usage = Usage()
+    """Tokens of answers to the call that could not be used."""
+    unusable: int = 0
+    """How many these were."""
+    abandoned: int = 0
+    """Attempts of the call that timed out, which the endpoint may have billed."""
+
     @property
     def loggable_cause(self) -> str:
         """The cause without the endpoint's own words, which may quote the prompt."""
-        return self.cause
+        head, found, _ = self.cause.partition("): ")
+        return f"{head})." if found and self.said is not None else self.cause
 
     def after(self, attempts: int) -> Self:
         """The same error with the number of attempts in its cause; itself if that is one."""
         if attempts == 1:
             return self
-        return type(self)(f"{self.cause.rstrip('.')}, after {attempts} attempts.", self.remedy)
+        found = copy(self)
+        found.cause = f"{self.cause.rstrip('.')}, after {attempts} attempts."
+        return found
 
 
 class ComponentFailed(EndpointError):
@@ -45,7 +60,7 @@ class EndpointMisconfigured(EndpointError):
 
 
 class EndpointForbidden(EndpointMisconfigured):
-    """A 403: the key is not allowed to do this; or a firewall or guard rejects one prompt."""
+    """The key, or its account, is not allowed to do this."""
 
     kind = "forbidden"
 
@@ -57,25 +72,15 @@ class QuotaExhausted(EndpointMisconfigured):
 
 
 class RequestRejected(EndpointError):
-    """The endpoint does not accept the request, for a reason of its own.
-
-    An endpoint that has never accepted a request is misconfigured; one that has objects to this
-    prompt.
-    """
+    """The endpoint does not accept this request, for a reason of its own."""
 
     kind = "rejected"
 
-    @property
-    def loggable_cause(self) -> str:
-        """The cause without the endpoint's own words."""
-        head, found, _ = self.cause.partition("): ")
-        return f"{head})." if found else self.cause
 
+class RequestUnsupported(EndpointMisconfigured):
+    """The endpoint accepts no request of this form, whatever its prompt."""
 
-class SchemaUnsupported(RequestRejected):
-    """The endpoint does not support the mode in which JSON is requested."""
-
-    kind = "schema"
+    kind = "unsupported"
 
 
 class EndpointUnreachable(EndpointError):
@@ -121,9 +126,11 @@ class EndpointThrottled(EndpointOverloaded):
 
 
 class ContextExceeded(EndpointError):
-    """The prompt is longer than the model's context."""
+    """The prompt, or the prompt with the reply that was asked for, is longer than the context."""
 
     kind = "context"
+    room: int | None = None
+    """Tokens that are left for a reply, where the endpoint says it."""
 
 
 class UnusableAnswer(EndpointError):

@@ -8,6 +8,14 @@ from typing import Any
 import httpx2
 import openai
 
+MOST_BYTES = 32 * 2**20
+"""Of a body: far more than a reply of any model."""
+_OF_BODY = (b"content-encoding", b"content-length", b"transfer-encoding")
+
+
+class BodyTooLarge(Exception):
+    """A body of more than `MOST_BYTES`."""
+
 
 class HttpClient(openai.DefaultAioHttpClient):
     """The SDK's aiohttp client, which takes requests as the SDK has prepared them.
@@ -39,6 +47,30 @@ class HttpClient(openai.DefaultAioHttpClient):
             headers=[*headers, *self._own_headers],
             cookies=self.cookies,
             extensions={"timeout": httpx2.Timeout(timeout).as_dict()},
+        )
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """See `httpx2.AsyncClient`; the body is read here, up to `MOST_BYTES`.
+
+        Raises:
+            BodyTooLarge: It is larger, or becomes larger when it is unpacked.
+        """
+        response = await super().send(request, **{**options, "stream": True})
+        if "," in response.headers.get("Content-Encoding", ""):
+            await response.aclose()
+            raise BodyTooLarge  # packed several times: a few bytes may unpack to any number
+        parts, size = [], 0
+        try:
+            async for part in response.aiter_bytes():
+                size += len(part)
+                if size > MOST_BYTES:
+                    raise BodyTooLarge
+                parts.append(part)
+        finally:
+            await response.aclose()
+        headers = [(k, v) for k, v in response.headers.raw if k.lower() not in _OF_BODY]
+        return httpx2.Response(
+            response.status_code, headers=headers, content=b"".join(parts), request=request
         )
 
     @cached_property

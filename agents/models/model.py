@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from autogen_core import CancellationToken
@@ -13,16 +13,23 @@ from autogen_core.models import ChatCompletionClient, CreateResult, LLMMessage
 
 from agents.models.components import ALLOWED_PROVIDERS, load_component
 from agents.models.config import ModelConfig
+from agents.models.dialects import Meaning, read_error
 from agents.models.embedded import serve
 from agents.models.endpoint import EndpointClient
 from agents.models.errors import (
     CallNotStarted,
     ComponentFailed,
     EndpointError,
-    EndpointForbidden,
     EndpointMisconfigured,
 )
-from agents.models.redaction import REDACTED, secrets_in
+from agents.models.failure import without_reply
+from agents.models.redaction import (
+    hold_environment,
+    hold_secret,
+    redact_reply,
+    redact_text,
+    secrets_in,
+)
 from agents.models.response import EndpointResult, valid_text
 from agents.models.usage import Usage
 from policies import AidsafeError, InputError
@@ -45,6 +52,14 @@ class ModelReply:
     """Requests that it took."""
     json_as: str | None = None
     """The mode in which JSON was requested, where the client reports it."""
+    adapted: tuple[str, ...] = ()
+    """What else the client changed of the request, since the endpoint does not take it as it is."""
+    billed: Usage = field(default_factory=Usage)
+    """Tokens of further answers to the call, which could not be used."""
+    unusable: int = 0
+    """How many these were."""
+    abandoned: int = 0
+    """Attempts of the call that timed out, which the endpoint may have billed."""
     first_token: dict[str, float] | None = None
     """Log probabilities of the most likely first tokens, where they were requested."""
 
@@ -115,6 +130,10 @@ class Model:
         if config.component is not None and client is None:
             # At once, not at the first call: an error in it should end the program early.
             self._client = load_component(config.component, allowed)
+        if config.component is not None:
+            for secret in secrets_in(config.component):
+                hold_secret(secret)
+            hold_environment()  # the component's SDK reads its key there
 
     async def ask(
         self,
@@ -146,7 +165,8 @@ class Model:
                 )
             request |= {"logprobs": True, "top_logprobs": logprobs}
         started = time.perf_counter()
-        failure: EndpointError | None = None
+        failure: EndpointError | EndpointResult | None = None
+        result: CreateResult
         try:
             result = await client.create(
                 messages,
@@ -160,7 +180,9 @@ class Model:
             if self.config.component is None:
                 raise
             failure = self._explain(error)
-        if failure is not None:
+        if isinstance(failure, EndpointResult):
+            result = failure
+        elif failure is not None:
             raise failure  # outside the except block: the component's error may hold a key
         return _to_reply(result, time.perf_counter() - started)
 
@@ -168,29 +190,37 @@ class Model:
         self, temperature: float | None, max_tokens: int | None, reseed: int
     ) -> dict[str, Any]:
         config = self.config
+        # What the configuration leaves to the endpoint, personas leave to it too.
+        own_temperature = config.temperature is not None and temperature is not None
+        own_bound = config.max_tokens is not None and max_tokens is not None
         fields = {
-            "temperature": config.temperature if temperature is None else temperature,
-            "max_tokens": config.max_tokens if max_tokens is None else max_tokens,
+            "temperature": temperature if own_temperature else config.temperature,
+            "max_tokens": max_tokens if own_bound else config.max_tokens,
             "top_p": config.top_p,
             "seed": None if config.seed is None else config.seed + reseed,
             **config.extra,
         }
         return {key: value for key, value in fields.items() if value is not None}
 
-    def _explain(self, error: Exception) -> EndpointError:
-        """The typed error for what a component raised: its own SDK's errors, or anything else."""
+    def _explain(self, error: Exception) -> EndpointError | EndpointResult:
+        """The typed error for what a component raised: its own SDK's errors, or anything else.
+
+        A filter's refusal is a result. A 403 may be one too, in words that are not known: it is
+        held against the component only if it happens to many prompts in a row.
+        """
         component = self.config.component or {}
         what = f"The model component '{component.get('provider')}'"
         status = getattr(error, "status_code", None)
-        if status in (401, 403, 404):
-            refused = EndpointForbidden if status == 403 else EndpointMisconfigured
-            return refused(
-                f"{what} was refused by its endpoint ({status}).",
-                "Check its key, its model and its address.",
-            )
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        for secret in secrets_in(component):
-            text = text.replace(secret, REDACTED)
+        if isinstance(status, int):
+            said = read_error(status, getattr(error, "body", None) or str(error))
+            if said.meaning is Meaning.FILTERED:
+                return without_reply("content_filter")
+            if said.meaning in (Meaning.KEY, Meaning.MODEL, Meaning.QUOTA):
+                return EndpointMisconfigured(
+                    f"{what} was refused by its endpoint ({status}).",
+                    "Check its key, its model, its address and its quota.",
+                )
+        text = redact_text(" ".join(f"{type(error).__name__}: {error}".split()))
         return ComponentFailed(
             f"{what} gave no reply ({text[:300].rstrip('.')}).",
             "Check its config and its endpoint.",
@@ -214,21 +244,29 @@ class Model:
                 self._client = None
 
 
+_DETAILS = (
+    *("refusal", "served_model", "attempts", "json_as", "adapted"),
+    *("first_token", "billed", "unusable", "abandoned"),
+)
+
+
 def _to_reply(result: CreateResult, latency: float) -> ModelReply:
     details: dict[str, Any] = {}
-    cached_tokens = 0
+    used = result.usage
+    usage = Usage(prompt_tokens=used.prompt_tokens, completion_tokens=used.completion_tokens)
     if isinstance(result, EndpointResult):
-        cached_tokens = result.cached_tokens
-        names = ("refusal", "served_model", "attempts", "json_as", "first_token")
-        details = {name: getattr(result, name) for name in names}
+        usage = result.tokens
+        details = {name: getattr(result, name) for name in _DETAILS}
+        # A gateway may return what it was sent, the key included.
+        details |= {
+            "refusal": None if result.refusal is None else redact_reply(result.refusal),
+            "served_model": result.served_model and redact_text(result.served_model),
+        }
+    text = valid_text(result.content) if isinstance(result.content, str) else ""
     return ModelReply(
-        text=valid_text(result.content) if isinstance(result.content, str) else "",
+        text=redact_reply(text),
         finish_reason=result.finish_reason,
-        usage=Usage(
-            prompt_tokens=result.usage.prompt_tokens,
-            completion_tokens=result.usage.completion_tokens,
-            cached_tokens=cached_tokens,
-        ),
+        usage=usage,
         latency=latency,
         **details,
     )

@@ -30,6 +30,7 @@ from agents.models.context import CallContext
 _SAMPLE = 40  # attempts that tell a share of refusals: one of 0.3 to within 0.07
 _LOW, _HIGH = 0.1, 0.5  # shares refused at rates that are about right, and far too high
 _EVIDENCE = 6.0  # log odds from which refusals are more than chance
+_PROBABLE = 1.9  # the same where each costs a pause that the endpoint asks for
 _SOON = 0.5  # seconds within which refusals come back
 
 
@@ -151,7 +152,7 @@ class _RateFinder:
         self.nothing_accepted = now - self._nothing_since > _SOON
         # Every probe costs the pause that the endpoint asks for: the longer, the rarer.
         self._patience = 1 + (retry_after or 0.0)
-        if retry_after is not None and epoch.accepted > 10 and self._noise < _LOW / 2:
+        if retry_after is not None and epoch.accepted > 10 and epoch.excess > _PROBABLE:
             self._settle(epoch.accepted_rate)
         else:
             self._judge()

@@ -75,29 +75,3 @@ async def _send_once(parts: list[bytes]) -> AsyncIterator[bytes]:
 def is_openai(url: str) -> bool:
     """Whether a URL is that of OpenAI's own service, or of its twin on Azure."""
     return (urlsplit(url).hostname or "").endswith((".openai.com", ".openai.azure.com"))
-
-
-def adapt_to_openai(body: dict[str, Any]) -> None:
-    """OpenAI's own service takes no string lengths in strict schemas, and renamed `max_tokens`."""
-    if "response_format" in body:
-        form = body["response_format"]
-        if not isinstance(form, PreencodedJson):
-            form = PreencodedJson(form)
-        body["response_format"] = form.without_lengths
-    if "max_tokens" in body:
-        body["max_completion_tokens"] = body.pop("max_tokens")
-
-
-def adapt_to_llguidance(body: dict[str, Any]) -> None:
-    """Asks llama.cpp for compact JSON.
-
-    Its own handling of `response_format` lets a model write any white space, and a code fence
-    around the object. A small model then spends half of its tokens on them, and tokenizes them
-    differently than the next prompt does, so that the prefix cache misses every reply.
-    """
-    form = body.get("response_format") or {}
-    if form.get("type") == "json_schema":
-        del body["response_format"]
-        compact = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-        schema = {**form["json_schema"]["schema"], "x-guidance": compact}
-        body["grammar"] = f"%llguidance {{}}\nstart: %json {json.dumps(schema)}"

@@ -1,30 +1,28 @@
-"""Responses of the OpenAI protocol: reading a chat completion."""
+"""Responses of the OpenAI protocol: reading a chat completion in the shapes that it comes in."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autogen_core.models import CreateResult, FinishReasons, RequestUsage
+from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 
+from agents.models.dialects import ending
 from agents.models.errors import UnusableAnswer
+from agents.models.preencoded_json import PreencodedJson
+from agents.models.usage import Usage, read_usage
 
-NOT_OPENAI = "Check that the address is that of an OpenAI-compatible API."
-"""The remedy for answers that are not of the protocol."""
-
-_FINISH: dict[str, FinishReasons] = {
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "content_filter",
-}
-_MOST_TOKENS = 10**12
+_REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
+"""Fields of a message that hold a model's thinking."""
 
 
 class EndpointResult(CreateResult):
     """A `CreateResult` with what AutoGen's leaves out."""
 
-    cached_tokens: int = 0
-    """Prompt tokens that the endpoint's prefix cache served."""
+    tokens: Usage = Usage()
+    """Tokens of prompt and reply."""
     refusal: str | None = None
     """The `refusal` field of the message, where the endpoint has one."""
     served_model: str | None = None
@@ -33,40 +31,152 @@ class EndpointResult(CreateResult):
     """Requests that were needed."""
     json_as: str | None = None
     """The mode in which JSON was requested."""
+    adapted: tuple[str, ...] = ()
+    """What else was changed of the request, since the endpoint does not take it as it is."""
     first_token: dict[str, float] | None = None
     """Log probabilities of the most likely first tokens, where the endpoint returns them."""
+    billed: Usage = Usage()
+    """Tokens of further answers to the call, which could not be used."""
+    unusable: int = 0
+    """How many these were."""
+    abandoned: int = 0
+    """Attempts of the call that timed out, which the endpoint may have billed."""
+    is_completion: bool = True
+    """Whether the endpoint accepted the request; not if its filter rejected the prompt."""
 
 
-def read_completion(answer: Any, where: str) -> EndpointResult | UnusableAnswer:
+def request_size(body: Mapping[str, Any], messages: Sequence[LLMMessage]) -> int:
+    """Bytes of a request, about, for an estimate of its tokens."""
+    form = body.get("response_format")
+    schema = len(form.text) if isinstance(form, PreencodedJson) else 0
+    return schema + sum(len(str(message.content).encode()) + 16 for message in messages)
+
+
+def read_completion(answer: Any, where: str, prompt_bytes: int) -> EndpointResult | UnusableAnswer:
     """The first choice of a chat completion.
 
     Args:
         answer: The parsed body.
         where: The endpoint, as messages name it.
+        prompt_bytes: Size of the request.
 
     Returns:
-        The result; or the error, if it is not a chat completion.
+        The result; or the error, if it is not a chat completion. Its `billed` tells what it cost.
     """
+    usage = answer.get("usage") if isinstance(answer, Mapping) else None
     try:
-        choice = answer["choices"][0]
+        choices = answer["choices"]
+        if choices == []:
+            # How Gemini and others answer a prompt that their filters block.
+            choices = [{"message": {}, "finish_reason": "content_filter"}]
+        choice = choices[0]
         message = choice["message"]
-        usage = answer.get("usage") or {}
-        details = usage.get("prompt_tokens_details") or {}
+        thinking = _thinking(message)
+        content = _text(message.get("content")) or _arguments(message)
+        finish = ending(choice.get("finish_reason"))
+        refusal = valid_text(_text(message.get("refusal"))) or None
+        if not content and not refusal and finish == "stop":
+            content = thinking  # some servers put all that a reasoning model says there
+        tokens = read_usage(usage, prompt_bytes, len((content + thinking).encode(errors="replace")))
         return EndpointResult(
-            content=valid_text(message.get("content") or ""),
-            finish_reason=_FINISH.get(choice.get("finish_reason") or "", "unknown"),
-            usage=RequestUsage(
-                _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
-            ),
+            content=valid_text(content),
+            finish_reason=finish,
+            usage=RequestUsage(tokens.prompt_tokens, tokens.completion_tokens),
             cached=False,
-            thought=message.get("reasoning_content"),
-            cached_tokens=_count(details.get("cached_tokens")),
-            refusal=valid_text(message.get("refusal") or "") or None,
-            served_model=valid_text(answer.get("model") or "") or None,
+            thought=valid_text(thinking) or None,
+            tokens=tokens,
+            refusal=refusal,
+            served_model=valid_text(str(answer.get("model") or "")) or None,
             first_token=_first_token(choice.get("logprobs")),
         )
     except (TypeError, KeyError, IndexError, AttributeError, ValueError, OverflowError):
-        return UnusableAnswer(f"{where} sent an answer that is not a chat completion.", NOT_OPENAI)
+        error = UnusableAnswer(
+            f"{where} sent an answer that is not a chat completion.",
+            "Check that the address is that of an OpenAI-compatible API.",
+        )
+        if isinstance(usage, Mapping):
+            error.billed = read_usage(usage, prompt_bytes, 0)
+        return error
+
+
+def _thinking(message: Mapping[str, Any]) -> str:
+    for name in _REASONING:
+        try:
+            text = _text(message.get(name))
+        except TypeError:
+            continue  # it is of no further use, whatever its shape
+        if text:
+            return text
+    return ""
+
+
+def _text(content: Any) -> str:
+    """Text that comes as such, or as a list of parts; parts that hold thinking are left out."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Mapping):
+        return _text(content.get("text") or content.get("content"))
+    if isinstance(content, list):
+        said = [part for part in content if not _is_thinking(part)]
+        return "".join(map(_text, said))
+    if content is None:
+        return ""
+    raise TypeError(type(content).__name__)
+
+
+def _is_thinking(part: Any) -> bool:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    return str(kind) in ("thinking", "reasoning", "reasoning_text", "redacted_thinking")
+
+
+def _arguments(message: Mapping[str, Any]) -> str:
+    """The arguments of the first tool call, as which some servers return JSON."""
+    calls = message.get("tool_calls")
+    function = calls[0].get("function") if calls else message.get("function_call")
+    arguments = function.get("arguments") if isinstance(function, Mapping) else None
+    return json.dumps(arguments) if isinstance(arguments, Mapping) else _text(arguments)
+
+
+def join_stream(text: str) -> dict[str, Any] | None:
+    """The chat completion that a stream of server-sent events adds up to; None if it is no stream.
+
+    An error among the events is returned as such.
+    """
+    whole: dict[str, Any] = {}
+    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    choice: dict[str, Any] = {"index": 0, "message": message}
+    for line in text.splitlines():
+        data = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+        if not data or data == "[DONE]":
+            continue
+        try:
+            event = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(event, dict):
+            return None
+        if event.get("error"):
+            return event
+        _join_event(event, whole, choice, message)
+    return whole | {"choices": [choice]} if whole else None
+
+
+def _join_event(
+    event: dict[str, Any], whole: dict[str, Any], choice: dict[str, Any], message: dict[str, Any]
+) -> None:
+    whole |= {name: event[name] for name in ("id", "model", "usage") if event.get(name)}
+    whole.setdefault("id", "")
+    choices = event.get("choices")
+    part = choices[0] if isinstance(choices, list) and choices else {}
+    delta = part.get("delta") or part.get("message") or {}
+    for name in ("content", "refusal", *_REASONING):
+        if delta.get(name):
+            said = _text(delta[name])
+            message[name] = f"{message.get(name) or ''}{said}"
+    if part.get("finish_reason"):
+        choice["finish_reason"] = part["finish_reason"]
+    if part.get("logprobs") and "logprobs" not in choice:
+        choice["logprobs"] = part["logprobs"]
 
 
 def _first_token(logprobs: Any) -> dict[str, float] | None:
@@ -91,8 +201,3 @@ def valid_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
-
-
-def _count(number: Any) -> int:
-    """A number of tokens, within bounds that can be stored."""
-    return min(max(0, int(number or 0)), _MOST_TOKENS)

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from agents.models.components import ALLOWED_PROVIDERS
 from agents.models.config import EMBEDDED, EndpointConfig, ModelConfig, Price, load_models
 from agents.models.model import Model
-from policies import InputError
+from agents.models.redaction import holds_key
+from policies import FieldError, InputError
 
 OPENAI = "https://api.openai.com/v1"
 
@@ -29,6 +30,7 @@ def make_models(
     *,
     seed: int | None = None,
     price: Price | None = None,
+    timeout: float | None = None,
     allowed: Sequence[str] = ALLOWED_PROVIDERS,
 ) -> dict[str, Model]:
     """The models by name; the embedded model if none is named.
@@ -38,6 +40,7 @@ def make_models(
         models: Several models, one of them `default`.
         seed: Seed of all of them; `Model` objects keep their own.
         price: Price of all of them; `Model` objects keep their own.
+        timeout: Seconds after which an attempt at an endpoint is abandoned; same.
         allowed: Module prefixes that a component's classes may come from.
 
     Raises:
@@ -55,10 +58,16 @@ def make_models(
             "Give one of them that name: personas that name no model use it.",
         )
     update = {key: v for key, v in (("seed", seed), ("price", price)) if v is not None}
-    return {name: _make(name, spec, update, allowed) for name, spec in specs.items()}
+    return {name: _make(name, spec, update, timeout, allowed) for name, spec in specs.items()}
 
 
-def _make(name: str, spec: ModelSpec, update: dict[str, Any], allowed: Sequence[str]) -> Model:
+def _make(
+    name: str,
+    spec: ModelSpec,
+    update: dict[str, Any],
+    timeout: float | None,
+    allowed: Sequence[str],
+) -> Model:
     if isinstance(spec, Model):
         if spec.name != name:
             raise InputError(
@@ -72,7 +81,16 @@ def _make(name: str, spec: ModelSpec, update: dict[str, Any], allowed: Sequence[
     elif isinstance(spec, str):
         url, _, model = spec.partition("#") if "://" in spec else ("", "", spec)
         spec = endpoint_model(model, url)
-    return Model(name, spec.model_copy(update=update), client, allowed)
+    spec = with_timeout(spec.model_copy(update=update), timeout)
+    return Model(name, spec, client, allowed)
+
+
+def with_timeout(config: ModelConfig, timeout: float | None) -> ModelConfig:
+    """A model whose attempts are abandoned after so many seconds; as it is for None."""
+    if timeout is None or config.endpoint is None:
+        return config
+    endpoint = config.endpoint.model_copy(update={"timeout": timeout})
+    return config.model_copy(update={"endpoint": endpoint})
 
 
 def endpoint_model(name: str, url: str | None = None) -> ModelConfig:
@@ -85,19 +103,31 @@ def endpoint_model(name: str, url: str | None = None) -> ModelConfig:
     Raises:
         InputError: One of them cannot be used.
     """
-    url = url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    variable = os.environ.get("OPENAI_BASE_URL", "").strip()
     try:
-        return ModelConfig(endpoint=EndpointConfig(base_url=url, model=name))
+        return ModelConfig(endpoint=EndpointConfig(base_url=url or variable or OPENAI, model=name))
     except ValidationError as error:
-        if any(problem["loc"] == ("model",) for problem in error.errors()):
-            raise InputError(
-                "The name of the model is empty.",
-                "Write NAME as the endpoint knows it, or with its address: URL#NAME.",
-            ) from None
+        problems = error.errors(include_input=False)
+    refused = [problem for problem in problems if problem["loc"][-1:] == ("model",)]
+    if not refused:
+        of_variable = " in OPENAI_BASE_URL" if variable and not url else ""
         raise InputError(
-            "The address of the endpoint is not one that can be used.",
-            "Write it whole and without a key in it, such as http://localhost:8000/v1.",
-        ) from None
+            f"The address of the endpoint{of_variable} is not one that can be used.",
+            "Write it whole, without quotes and without a key in it, such as "
+            "http://localhost:8000/v1.",
+        )
+    if refused[0]["type"] == "string_too_short":
+        raise InputError(
+            "The name of the model is empty.",
+            "Write NAME as the endpoint knows it, or with its address: URL#NAME.",
+        )
+    reason = refused[0].get("ctx", {}).get("error")
+    if isinstance(reason, FieldError) and holds_key(name):
+        raise InputError(reason.cause, reason.remedy)
+    raise InputError(
+        "The name of the model has a character that cannot be sent (of control, or not UTF-8).",
+        "Type it again, as the endpoint knows it.",
+    )
 
 
 def is_embedded(models: Mapping[str, Model]) -> bool:

@@ -23,8 +23,11 @@ _COLOURS = {
     "violation_judge": ("cyan", "bright_blue"),
     "violation_classifier": ("cyan", "bright_blue"),
 }
-# C0 and C1 control characters, and those that turn the direction of writing; not tab and newline.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 control characters, further line ends, those that turn the direction of writing, and
+# tags, which smuggle invisible text; not tab and newline.
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\U000e0000-\U000e007f]"
+)
 
 
 def clean(text: str) -> str:

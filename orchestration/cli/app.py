@@ -5,13 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from orchestration.cli.console import print_error
-from orchestration.cli.exit_codes import exit_code
+from orchestration.cli.exit_codes import ExitCode, exit_code
+from orchestration.cli.machine import of_the_machine
 from policies import AidsafeError
 
 COMMANDS = {
@@ -81,21 +84,40 @@ def _main(
     pass
 
 
-def run_cli() -> None:
-    """Runs the command line; errors become two sentences and an exit code."""
+def run_cli(
+    on_start: Callable[[], None] = lambda: None, on_end: Callable[[], None] = lambda: None
+) -> None:
+    """Runs the command line; errors become two sentences and an exit code.
+
+    Args:
+        on_start: Called before the command begins, when all is imported.
+        on_end: Called when it has ended, before its error is reported.
+    """
     for stream in (sys.stdout, sys.stderr):
         # A character that a terminal cannot show is no reason to fail.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        make_app(next((word for word in sys.argv[1:] if not word.startswith("-")), None))()
+        app = make_app(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
+        try:
+            on_start()
+            app()
+        finally:
+            on_end()
     except AidsafeError as error:
         print_error(error)
         raise SystemExit(exit_code(error)) from None
-    except Exception as error:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # noqa: BLE001 - a panic of pydantic is no Exception
         if os.environ.get("AIDSAFE_DEBUG"):
-            raise
-        problem = AidsafeError(
+            # Imported here: a command that succeeds does not need it.
+            from agents.models.redaction import hold_environment, redact_text
+
+            hold_environment()
+            sys.stderr.write(redact_text(traceback.format_exc()))
+            raise SystemExit(ExitCode.INTERNAL) from None
+        problem = of_the_machine(error) or AidsafeError(
             # Without the error's message, which may quote a reply.
             f"An error inside aidsafe ({type(error).__name__}).",
             "Please report it; with AIDSAFE_DEBUG=1 the command prints a traceback.",

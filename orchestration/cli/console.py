@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
 from orchestration.cli.exit_codes import ExitCode, Interrupted
+from orchestration.cli.machine import output_failed
 from policies import AidsafeError
 
 T = TypeVar("T")
@@ -39,8 +40,11 @@ class _Console(Console):
             self.soft_wrap = True
 
     def print(self, *objects: Any, **options: Any) -> None:
-        # A full disk, a closed terminal.
-        with suppress(OSError, ValueError) if self.stderr else nullcontext():
+        if self.stderr:
+            with suppress(OSError, ValueError):  # a full disk, a closed terminal
+                super().print(*objects, **options)
+            return
+        with _output():
             super().print(*objects, **options)
 
     def on_broken_pipe(self) -> None:
@@ -60,12 +64,26 @@ def err() -> Console:
 
 
 def write(text: str) -> None:
-    """Writes to standard output as it is; ends the command if the reader has gone."""
-    try:
-        sys.stdout.write(text)
+    """Writes to standard output, in UTF-8; ends the command if the reader has gone."""
+    if sys.stdout is None:  # closed
+        return
+    with _output():
         sys.stdout.flush()
+        # Half of a surrogate pair, which only JSON can hold, is escaped as JSON does it.
+        sys.stdout.buffer.write(text.encode(errors="backslashreplace"))
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Handles errors of standard output."""
+    try:
+        yield
     except BrokenPipeError:
         exit_quietly()
+    except OSError as error:
+        _discard_output()
+        raise output_failed(error) from None
 
 
 def write_json(data: Any) -> None:
@@ -75,10 +93,14 @@ def write_json(data: Any) -> None:
 
 def exit_quietly() -> NoReturn:
     """Ends the command with success: the reader of its output, such as `head`, has enough."""
-    with suppress(OSError, ValueError):
-        # Python flushes once more at exit, and would report an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard_output()
     raise SystemExit(ExitCode.GOOD)
+
+
+def _discard_output() -> None:
+    # Python flushes once more at exit, and would report an error.
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_error(error: AidsafeError) -> None:
@@ -131,12 +153,14 @@ def stopping(stop: Callable[[], None], notice: str, console: Console) -> Iterato
         elif task is not None:
             task.cancel()
 
+    # One that was ignored from the beginning stays so, such as SIGHUP under `nohup`.
+    handled = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     with suppress(NotImplementedError):  # Windows: Ctrl-C stops at once
-        for number in _SIGNALS:
+        for number in handled:
             loop.add_signal_handler(number, handle)
     try:
         yield
     finally:
         with suppress(NotImplementedError):
-            for number in _SIGNALS:
+            for number in handled:
                 loop.remove_signal_handler(number)

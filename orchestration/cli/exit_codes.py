@@ -28,7 +28,7 @@ class ExitCode(IntEnum):
     USAGE = 2, "wrong usage"
     INPUT = 3, "invalid input: a file, a column, a name, a YAML"
     ENDPOINT = 4, "the endpoint: no connection, wrong key, wrong model, or too many failures"
-    JOURNAL = 5, "the journal or the disk"
+    JOURNAL = 5, "the journal, the disk or the memory"
     NOT_COMPLETED = 6, "finished without a completed record"
     LIMIT = 7, "a limit was reached: --max-cost, --max-tokens or --max-time"
     INTERRUPTED = 130, "interrupted"
@@ -38,6 +38,7 @@ def exit_code(error: AidsafeError) -> ExitCode:
     """The exit code for an error."""
     # Imported here, since a command that succeeds may need none of them.
     from agents.models.errors import EndpointError
+    from orchestration.cli.machine import MachineError
     from orchestration.journal import JournalError
     from orchestration.runs.run import LimitReached, RunStopped
 
@@ -46,6 +47,7 @@ def exit_code(error: AidsafeError) -> ExitCode:
         EndpointError: ExitCode.ENDPOINT,
         RunStopped: ExitCode.ENDPOINT,
         JournalError: ExitCode.JOURNAL,
+        MachineError: ExitCode.JOURNAL,
         LimitReached: ExitCode.LIMIT,
         Interrupted: ExitCode.INTERRUPTED,
     }

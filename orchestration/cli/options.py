@@ -161,6 +161,11 @@ class ModelOptions(ProviderOptions):
     )
     model: str | None = option("Model at that endpoint.", "NAME")
     seed: int | None = option("Seed for every model. [default: 0, or that of --models]", "N")
+    timeout: str | None = option(
+        "Time after which an attempt at an endpoint is abandoned, such as 90s or 20m. [default: "
+        "learned from the times of replies, up to 10m]",
+        "TIME",
+    )
 
     def model_arguments(self, price: str | None = None) -> dict[str, Any]:
         """The arguments for models of `load_cast` and `load_pair_cast`.
@@ -181,6 +186,7 @@ class ModelOptions(ProviderOptions):
             "models": self.models,
             "seed": self.seed,
             "price": parse_price(price, self.models),
+            "timeout": parse_time("--timeout", self.timeout),
             "allowed": self.allowed,
         }
 
@@ -226,18 +232,24 @@ class SessionOptions(OutputOptions):
         "Stop when all sessions of the run have used this many tokens, in and out.", "N", min=1
     )
     max_time: str | None = option("Stop this session after a time, such as 90m, 8h or 2d.", "TIME")
+    estimate_tokens: bool = option(
+        "Hold limits by estimates where an endpoint counts no tokens: one for four bytes.",
+        default=False,
+    )
     otel: bool = option(
         "Send OpenTelemetry spans and metrics, without prompts and replies.", default=False
     )
 
+    no_lock: bool = option(
+        "Write to the run even if its file system has no locks: nothing then keeps a second "
+        "process from paying for the same replies.",
+        default=False,
+    )
+
     def limits(self) -> Limits:
         """What the session may spend."""
-        if self.max_time is None:
-            return Limits(self.max_cost, self.max_tokens, None)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", self.max_time.strip())
-        if not found or float(found[1]) <= 0:
-            raise InputError(f"--max-time {self.max_time} is invalid.", "Write 90m, 8h or 2d.")
-        return Limits(self.max_cost, self.max_tokens, float(found[1]) * _SECONDS[found[2] or "s"])
+        seconds = parse_time("--max-time", self.max_time)
+        return Limits(self.max_cost, self.max_tokens, seconds, self.estimate_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,12 +257,15 @@ class PromptsOptions(SessionOptions, CastOptions):
     """Which prompts are deliberated over, by whom, and how."""
 
     prompts: str = argument(
-        "JSONL, CSV, TSV, Parquet or text file; hf:owner/name (Hugging Face); - (standard input).",
+        "JSONL, JSON, CSV, TSV, Parquet or text file (.gz, .zst); folder or 'pattern'; "
+        "hf:owner/name (Hugging Face); - (standard input).",
         "PROMPTS",
     )
     out: Path = option("Run folder; created if it does not exist.", "FOLDER", default=REQUIRED)
     column: str | None = option(
-        "Column of the prompts. [default: prompt, or the only column]", "NAME"
+        "Column of the prompts, such as text or item.text. [default: prompt, a chat, or the only "
+        "column]",
+        "NAME",
     )
     id_column: str | None = option("Column of the ids. [default: made from the text]", "NAME")
     limit: int | None = option("Maximum number of prompts.", "N", min=1)
@@ -263,6 +278,16 @@ class PromptsOptions(SessionOptions, CastOptions):
     def read(self) -> PromptReader:
         """Opens the prompts."""
         return PromptReader(self.prompts, column=self.column, id_column=self.id_column)
+
+
+def parse_time(name: str, text: str | None) -> float | None:
+    """The seconds of an option such as 90s, 20m, 8h or 2d; None if it is not given."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", text.strip())
+    if not found or float(found[1]) <= 0:
+        raise InputError(f"{name} {text} is invalid.", "Write 90s, 20m, 8h or 2d.")
+    return float(found[1]) * _SECONDS[found[2] or "s"]
 
 
 def parse_price(text: str | None, file: Path | None) -> Price | None:

@@ -157,7 +157,8 @@ def _in_flight(state: EndpointState) -> str:
     limit = f" of {state.limit:.0f}" if state.limit is not None else ""
     waiting = f", {state.waiting} waiting" if state.waiting else ""
     pace = f", at most {state.pace:.1f} a second" if state.pace is not None else ""
-    return f"{state.in_flight}{limit} calls in flight{waiting}{pace}"
+    timeout = f", time-out {state.timeout:.3g} s" if state.timeout else ""
+    return f"{state.in_flight}{limit} calls in flight{waiting}{pace}{timeout}"
 
 
 def _tallies(summary: Summary) -> list[tuple[str, str]]:
@@ -173,10 +174,16 @@ def _tallies(summary: Summary) -> list[tuple[str, str]]:
 def _calls(summary: Summary) -> str:
     usage = summary.usage
     share = usage.cached_tokens / usage.prompt_tokens if usage.prompt_tokens else 0.0
-    return (
+    notes = [
+        f"{short(usage.estimated_tokens)} of them estimated" if usage.estimated_tokens else "",
+        f"{summary.unusable_calls:,} calls unusable" if summary.unusable_calls else "",
+        f"{summary.abandoned_calls:,} more timed out" if summary.abandoned_calls else "",
+    ]
+    calls = (
         f"{summary.calls:,} calls, {short(usage.prompt_tokens)} tokens in ({share:.0%} cached), "
         f"{short(usage.completion_tokens)} out"
     )
+    return ", ".join(filter(None, [calls, *notes]))
 
 
 def _cost(summary: Summary) -> str:

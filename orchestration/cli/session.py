@@ -19,13 +19,17 @@ from orchestration.cli.exit_codes import ExitCode, Interrupted
 from orchestration.cli.options import SessionOptions
 from orchestration.cli.progress import print_summary, show_progress
 from orchestration.runs import Run
+from orchestration.runs.budget import Budget
 from orchestration.runs.intake import Source
 from orchestration.runs.job import Job
 from orchestration.runs.run import LimitReached
 from orchestration.runs.telemetry import open_telemetry
+from policies import InputError, render_policy_set
 
 T = TypeVar("T")
 
+_REST_OF_PROMPT = 4_000
+"""Bytes of a first call's prompt besides the policies."""
 RESUME = "Resume with the same command: finished work is stored."
 
 EMBEDDED_NOTICE = (
@@ -61,16 +65,30 @@ class Session:
         with ExitStack() as stack:
             stack.callback(self.job.close)
             telemetry = stack.enter_context(open_telemetry(_warn)) if self.options.otel else None
-            self.run = Run(self.folder, self.job, self.source, telemetry)
+            locking = not self.options.no_lock
+            self.run = Run(self.folder, self.job, self.source, telemetry, locking)
             announce(self.job.cast, self.personas)
             for text in (self.warning, self._changes()):
                 if text:
                     _warn(text)
+            if self.limits.on_spending:
+                self._announce_limits()
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _announce_limits(self) -> None:
+        """Prints what the limits mean in calls."""
+        models = self.job.cast.models_in_use
+        try:
+            budget = Budget(self.limits, models, self.run.journal.spend())
+        except InputError:
+            self.run.close()
+            raise
+        first = len(render_policy_set(self.job.cast.policy_set)) + _REST_OF_PROMPT
+        err().print(plain(budget.in_calls(models, first), "dim"))
 
     def _changes(self) -> str:
         """What changed in the run's settings, and what that means; empty if nothing did."""

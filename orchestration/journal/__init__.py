@@ -1,5 +1,6 @@
 """The journal: the SQLite file in which a run stores every reply before it is used."""
 
+from orchestration.journal.checks import Known
 from orchestration.journal.errors import JournalError
 from orchestration.journal.schema import (
     FILE_NAME,
@@ -17,6 +18,7 @@ __all__ = [
     "IdTakenError",
     "Journal",
     "JournalError",
+    "Known",
     "ModelSpend",
     "PendingPrompt",
     "Transaction",

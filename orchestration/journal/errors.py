@@ -40,6 +40,8 @@ def explained(path: Path) -> Iterator[None]:
         raise damaged(path, str(error)) from error
     except ValueError as error:  # from json or pydantic
         raise damaged(path, "a row is malformed") from error
+    except OSError as error:
+        raise _explain(path, error.strerror or str(error)) from error
     except sqlite3.Error as error:
         raise _explain(path, str(error)) from error
 
@@ -47,7 +49,7 @@ def explained(path: Path) -> Iterator[None]:
 def _explain(path: Path, text: str) -> JournalError:
     if text.startswith("Could not decode"):  # the rest of it quotes the row
         return damaged(path, "a row is not valid UTF-8")
-    if "full" in text or "disk I/O" in text:
+    if any(sign in text for sign in ("full", "disk I/O", "No space", "quota")):
         return JournalError(
             f"The journal {path} cannot be written: {text}.",
             "Make room on the disk, then repeat the command: what is in the journal stays done.",

@@ -25,7 +25,14 @@ from orchestration.journal.schema import (
     checksum,
     create_tables,
 )
-from orchestration.journal.transaction import PENDING, add_checksum_function, identify, update
+from orchestration.journal.tally import (
+    begin_tally,
+    count_calls,
+    find_run_id,
+    identify,
+    read_identity,
+)
+from orchestration.journal.transaction import PENDING, add_checksum_function, update
 from policies import InputError
 
 COPIED = ("run.yaml", "summary.json")
@@ -109,9 +116,14 @@ def _check_target(folder: Path, to: Path) -> Path:
     """The first existing folder above the target."""
     above = next(path for path in to.absolute().parents if path.exists())
     problem = None
+    try:
+        exists = to.exists()
+    except OSError as error:
+        cause = f"The folder {to} cannot be created ({error.strerror})."
+        raise InputError(cause, "Name a new folder with --out.") from None
     if to.resolve().is_relative_to(folder.resolve()) and to.resolve() != folder.resolve():
         problem = "is inside the damaged run, which is not changed"
-    elif to.exists() and (not to.is_dir() or any(to.iterdir())):
+    elif exists and (not to.is_dir() or any(to.iterdir())):
         problem = "exists, and is not an empty folder"
     elif not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         problem = f"cannot be created, since {above} is not a writable folder"
@@ -140,11 +152,12 @@ def _recover(origin: Path, aside: Path, made: Path) -> Salvaged | None:
         db.execute("CREATE TEMP TABLE damaged (owner TEXT, row INTEGER, UNIQUE (owner, row))")
         whole = is_whole(copy)
         _insert_intact(db, read_tables(copy))
-        if whole and not db.execute("SELECT 1 FROM temp.damaged").fetchone():
+        if whole and not db.execute("SELECT 1 FROM temp.damaged").fetchone() and _is_complete(db):
             return None
         if not whole:  # what is behind something broken is only found page by page
             _insert_intact(db, read_pages(copy))
-        identify(db)
+        identify(db, find_run_id(origin.with_name("run.yaml")))
+        begin_tally(db)
         _reconcile(db, done)
         db.execute("COMMIT")
     if not any(count.recovered for count in done.tables.values()):
@@ -166,6 +179,21 @@ def _insert_intact(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
         else:
             if len(tables) == 1:
                 db.execute("INSERT OR IGNORE INTO temp.damaged VALUES (?, ?)", (*tables, rowid))
+
+
+def _is_complete(db: sqlite3.Connection) -> bool:
+    """Whether every prompt has its progress, and every outcome its prompt and result."""
+    missing = (
+        "SELECT number FROM progress WHERE number NOT IN (SELECT number FROM prompts)",
+        "SELECT number FROM prompts WHERE number NOT IN (SELECT number FROM progress)",
+        "SELECT number FROM progress WHERE outcome IS NOT NULL"
+        " AND number NOT IN (SELECT number FROM results)",
+    )
+    with suppress(DamageError):
+        _, tally = read_identity(db)
+        if tally is not None and count_calls(db) != (tally.calls, tally.chats):
+            return False
+    return not any(db.execute(f"{query} LIMIT 1").fetchone() for query in missing)
 
 
 def _reconcile(db: sqlite3.Connection, done: Salvaged) -> None:
@@ -230,7 +258,8 @@ def _reconcile_spend(db: sqlite3.Connection) -> None:
     highest = ", ".join(f"{column} = max({column}, excluded.{column})" for column in sums)
     db.execute(
         "INSERT INTO spend SELECT model, price, count(*), sum(prompt_tokens),"  # noqa: S608
-        " sum(completion_tokens), sum(cached_tokens), 0 FROM calls WHERE 1 GROUP BY model, price"
+        " sum(completion_tokens), sum(cached_tokens), 0, 0, 0, 0 FROM calls WHERE 1"
+        " GROUP BY model, price"
         f" ON CONFLICT DO UPDATE SET {highest}"
     )
     update(db, "spend", (), "1")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from orchestration.journal.errors import DamageError, JournalError
 
 FILE_NAME = "journal.sqlite"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDER_VERSIONS = {"1": "0.1", "2": "0.1"}
 """Which version of aidsafe reads an older schema."""
 
@@ -98,6 +98,9 @@ CREATE TABLE spend (
     prompt_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
     cached_tokens INTEGER NOT NULL,
+    estimated_tokens INTEGER NOT NULL, -- those among them that no endpoint has counted
+    unusable INTEGER NOT NULL,     -- calls whose answer could not be used
+    abandoned INTEGER NOT NULL,    -- attempts that timed out, not among the calls
     checksum INTEGER NOT NULL,
     PRIMARY KEY (model, price)
 );
@@ -122,8 +125,8 @@ COLUMNS = {
     "results": ("number", "result", "last_turn"),
     "notes": ("topic", "note", "scope", "number", "data"),
     "spend": (
-        *("model", "price", "calls"),
-        *("prompt_tokens", "completion_tokens", "cached_tokens"),
+        *("model", "price", "calls", "prompt_tokens", "completion_tokens", "cached_tokens"),
+        *("estimated_tokens", "unusable", "abandoned"),
     ),
 }
 """Columns of the tables whose rows have a checksum over all of them, as their last column."""
@@ -151,6 +154,9 @@ class ModelSpend(NamedTuple):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    estimated_tokens: int = 0
+    unusable: int = 0
+    abandoned: int = 0
 
 
 def create_tables(db: sqlite3.Connection) -> None:

@@ -16,26 +16,41 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from orchestration.journal.errors import JournalError, explained
-from orchestration.journal.lock import lock
+from orchestration.journal.checks import (
+    Known,
+    Place,
+    check_files,
+    check_identity,
+    check_outcomes,
+    check_rows,
+    connect,
+    create,
+    log_of,
+    size_of,
+)
+from orchestration.journal.errors import DamageError, JournalError, explained
+from orchestration.journal.lock import is_locked, lock
 from orchestration.journal.schema import (
     COLUMNS,
     ModelSpend,
     PendingPrompt,
     chat_of,
     check_version,
-    create_tables,
     verify,
 )
-from orchestration.journal.transaction import Change, identify
+from orchestration.journal.transaction import Change
 from orchestration.journal.writer import Writer
 
 T = TypeVar("T")
 _CACHE_KIB = 3_072  # of the writer; SQLite's default is 2 MiB
 _PROMPT_COLUMNS = len(COLUMNS["prompts"]) + 1
+_PROGRESS_COLUMNS = len(COLUMNS["progress"]) + 1
+_UNKNOWN = Known()
+_PAGE = 256  # rows read at a time; a fourth of them if they are results
 
 
 class Journal:
@@ -44,38 +59,74 @@ class Journal:
     Args:
         path: The SQLite file; created if it does not exist and `write` is set.
         write: Whether to write too. One process at a time may.
+        known: What other files say of it.
+        locking: Whether to refuse to write where the file system has no locks.
 
     Raises:
-        JournalError: There is no such file, it is damaged, of another version, or another process
-            writes to it.
+        JournalError: There is no such file, it is damaged, incomplete, of another run or another
+            version, or another process writes to it.
     """
 
-    def __init__(self, path: Path, write: bool = False) -> None:
+    def __init__(
+        self, path: Path, write: bool = False, known: Known = _UNKNOWN, locking: bool = True
+    ) -> None:
         self.path = path
+        self._file = path.resolve()  # SQLite puts its log beside the file that a link names
         if not write and not path.is_file():
             raise JournalError(
                 f"There is no run in {path.parent}.", "Name the folder that `aidsafe run` created."
             )
         self._writer: Writer | None = None
         with ExitStack() as opened:
-            held = lock(path.parent) if write else None
+            held = lock(path.parent, locking) if write else None
             if held is not None:
                 opened.callback(held.release)
             with explained(path):
-                self._db = self._connect_to_write() if write else self._connect_to_read()
-                opened.callback(self._db.close)
-                if write:
-                    self._create()
+                if write and not size_of(self._file) and not size_of(log_of(self._file)):
+                    if known.run is not None:
+                        raise DamageError("it is missing or empty")
+                    create(self._file)
+                check_files(self._file, write)
+                self._db = self._connect_to_read()
+                opened.callback(self._close)
                 check_version(path, self._db)
+                self._check(known, alone=write)
+                check_outcomes(self._db, known)
                 if write:
+                    self._db.close()
+                    self._db = self._connect_to_write()
+                    self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
                     own = self._connect_to_write()
                     own.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-                    self._writer = Writer(path, own)
+                    place = self._place = Place(self._file)
+                    self._writer = Writer(path, own, place.check)
                     opened.callback(self._writer.close)
             self._opened = opened.pop_all()
 
+    def _close(self) -> None:
+        self._db.close()
+
+    def _check(self, known: Known, alone: bool) -> None:
+        """Checks all that can be wrong with the files as a whole.
+
+        Args:
+            known: What other files say of it.
+            alone: Whether it is known that no other process writes.
+        """
+        if not (alone or is_locked(self.path.parent) is False):
+            check_identity(self._file, self._db, known, alone=False)
+            return
+        try:
+            check_identity(self._file, self._db, known, alone=True)
+            if alone or size_of(log_of(self._file)):  # a read alone can do no harm
+                check_rows(self._db)
+        except (JournalError, DamageError, sqlite3.DatabaseError):
+            # A process that began to write meanwhile has checked it, and changes it.
+            if alone or is_locked(self.path.parent) is False:
+                raise
+
     def _connect_to_write(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+        db = sqlite3.connect(self._file, check_same_thread=False, isolation_level=None)
         db.execute("PRAGMA busy_timeout = 10000")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
@@ -84,34 +135,36 @@ class Journal:
         return db
 
     def _connect_to_read(self) -> sqlite3.Connection:
-        uri = f"{self.path.resolve().as_uri()}?mode=ro"
-        db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        log = log_of(self._file)
+        # Where there is no log, only a connection that may write removes in the end the files that
+        # SQLite creates beside the journal. Where there is one, such a connection would replay it.
+        is_closed = not log.exists() and not log.with_name(f"{self._file.name}-shm").exists()
+        db = connect(self._file, "rw" if is_closed else "ro")
         try:
-            db.execute("PRAGMA busy_timeout = 10000")
             db.execute("SELECT 1 FROM meta").fetchone()
-        except sqlite3.OperationalError:
+        except sqlite3.Error as error:
             db.close()
-            # In WAL mode SQLite creates files beside the journal. If the folder is read-only, no
-            # other process writes either, and the file can be read as it is.
-            if os.access(self.path.parent, os.W_OK):
+            if not isinstance(error, sqlite3.OperationalError):
                 raise
-            log = self.path.with_name(f"{self.path.name}-wal")
-            if log.exists() and log.stat().st_size:
+            # In a read-only folder SQLite cannot create them. No other process writes there either,
+            # and the file can be read as it is.
+            if os.access(self._file.parent, os.W_OK):
+                raise
+            if size_of(log):
                 raise JournalError(
                     f"The journal {self.path} was not closed, and its folder is read-only.",
                     "Copy the folder to a writable place, and name that.",
                 ) from None
-            db = sqlite3.connect(
-                f"{uri}&immutable=1", uri=True, check_same_thread=False, isolation_level=None
-            )
+            db = connect(self._file, "immutable=1")
         return db
 
-    def _create(self) -> None:
-        if self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
-            self._db.execute("BEGIN IMMEDIATE")
-            create_tables(self._db)
-            identify(self._db)
-            self._db.execute("COMMIT")
+    def is_in_place(self) -> bool:
+        """Whether the files at its path are still those that this process writes to."""
+        try:
+            self._place.check()
+        except JournalError:
+            return False
+        return True
 
     # Writing
 
@@ -146,11 +199,11 @@ class Journal:
             source: What follows `FROM`; the table may be joined with others there.
             values: The values of its parameters.
         """
-        with explained(self.path):
-            query = f"SELECT {table}.* FROM {source}"  # noqa: S608 - no user's text in it
-            for row in self._db.execute(query, values):
+        query = f"SELECT {table}.* FROM {source}"  # noqa: S608 - no user's text in it
+        for row in self._all(query, *values):
+            with explained(self.path):
                 verify(table, row)
-                yield row[:-1]
+            yield row[:-1]
 
     def meta(self, key: str) -> str | None:
         """A property of the run; None if it was never set."""
@@ -182,7 +235,8 @@ class Journal:
         """
         which, value = ("tries > ?", 0) if source is None else ("source = ?", source)
         where = f"outcome IS NULL AND {which} AND progress.number > ?"
-        return [prompt for prompt, _ in self._prompts(where, value, after, limit, limit="LIMIT ?")]
+        found = self._prompts(where, value, after, page=min(limit, _PAGE))
+        return [prompt for prompt, _ in islice(found, limit)]
 
     def prompts(self) -> Iterator[tuple[PendingPrompt, str | None]]:
         """All prompts in their order, with their outcomes."""
@@ -198,21 +252,42 @@ class Journal:
         return next(self._prompts("number = ?", number))
 
     def _prompts(
-        self, where: str, *values: int, limit: str = ""
+        self, where: str, *values: int, page: int = _PAGE
     ) -> Iterator[tuple[PendingPrompt, str | None]]:
-        query = (
-            "SELECT prompts.*, progress.* FROM progress"  # noqa: S608
-            f" CROSS JOIN prompts USING (number) WHERE {where} ORDER BY progress.number {limit}"
-        )
-        with explained(self.path):
-            for row in self._db.execute(query, values):
-                prompt, progress = row[:_PROMPT_COLUMNS], row[_PROMPT_COLUMNS:]
-                verify("prompts", prompt)
-                verify("progress", progress)
-                number, prompt_id, digest, text, metadata, _ = prompt
-                _, _, outcome, _, tries, _ = progress
+        for progress, prompt in self._pages("prompts", where, values, page):
+            number, prompt_id, digest, text, metadata, _ = prompt
+            _, _, outcome, _, tries, _ = progress
+            with explained(self.path):
                 data, chat = json.loads(metadata), chat_of(digest)
-                yield PendingPrompt(number, prompt_id, text, data, tries, chat), outcome
+            yield PendingPrompt(number, prompt_id, text, data, tries, chat), outcome
+
+    def _pages(
+        self, table: str, where: str, values: Sequence[object], page: int
+    ) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+        """Rows of `progress` in their order, with those of the same numbers of another table.
+
+        They are read in pages: SQLite cannot shorten the write-ahead log during a read, and whoever
+        asks for the rows may wait for hours between two of them.
+        """
+        after = -1
+        while True:
+            query = (
+                f"SELECT progress.*, {table}.* FROM progress LEFT JOIN {table} USING (number)"  # noqa: S608
+                f" WHERE ({where}) AND progress.number > {after:d}"
+                f" ORDER BY progress.number LIMIT {page:d}"
+            )
+            found = self._all(query, *values)
+            for row in found:
+                progress, other = row[:_PROGRESS_COLUMNS], row[_PROGRESS_COLUMNS:]
+                with explained(self.path):
+                    verify("progress", progress)
+                    if other[0] is None:
+                        raise DamageError(f"a row of {table} is missing")
+                    verify(table, other)
+                yield progress, other
+            if len(found) < page:
+                return
+            after = found[-1][0]
 
     def numbers(self, source: int) -> Sequence[int]:
         """The numbers of all prompts of a source, in order; 8 bytes each."""
@@ -282,15 +357,9 @@ class Journal:
 
     def _results(self, where: str, *values: object) -> Iterator[tuple[int, str]]:
         # A prompt that was reopened has no outcome, and its old result does not count: it may have
-        # been made under other policies. CROSS JOIN: SQLite keeps this order, and reads no result
-        # in vain.
-        source = (
-            f"progress CROSS JOIN results USING (number) WHERE outcome IS NOT NULL AND ({where})"
-        )
-        for number, result, _ in self._rows(
-            "results", f"{source} ORDER BY progress.number", *values
-        ):
-            yield number, result
+        # been made under other policies.
+        found = self._pages("results", f"outcome IS NOT NULL AND ({where})", values, _PAGE // 4)
+        return ((number, result) for _, (number, result, *_) in found)
 
     # Reading: what else a kind of run stored
 
@@ -309,8 +378,14 @@ class Journal:
         return next(self._notes(where, topic, scope, number), None)
 
     def _notes(self, where: str, *values: object) -> Iterator[str]:
-        source = f"notes WHERE {where} ORDER BY note"
-        return (data for *_, data in self._rows("notes", source, *values))
+        after = 0
+        while True:  # in pages; see `_pages`
+            source = f"notes WHERE {where} AND note > {after:d} ORDER BY note LIMIT {_PAGE:d}"
+            found = list(self._rows("notes", source, *values))
+            yield from (data for *_, data in found)
+            if len(found) < _PAGE:
+                return
+            after = found[-1][1]
 
     def numbers_in(self, buckets: Sequence[int], newest: int) -> list[int]:
         """Numbers of the results in some buckets of the index, each as often as it is in one.

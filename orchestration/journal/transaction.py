@@ -5,17 +5,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
 from functools import cache
-from secrets import token_hex
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from orchestration.journal.schema import (
     COLUMNS,
-    SCHEMA_VERSION,
+    ModelSpend,
     Value,
     chat_of,
     checksum,
     verify,
 )
+from orchestration.journal.tally import Tally, begin_tally, read_identity
 
 T = TypeVar("T")
 _KEY_BYTES = 16
@@ -24,11 +24,8 @@ Changes: TypeAlias = tuple[tuple[str, str], ...]
 """Columns and SQL expressions for them."""
 
 PENDING: Changes = (("outcome", "NULL"), ("ending", "NULL"))
-_ANOTHER_CALL: Changes = (
-    ("calls", "calls + 1"),
-    ("prompt_tokens", "prompt_tokens + ?3"),
-    ("completion_tokens", "completion_tokens + ?4"),
-    ("cached_tokens", "cached_tokens + ?5"),
+_MORE_SPEND: Changes = tuple(
+    (column, f"{column} + ?{place}") for place, column in enumerate(COLUMNS["spend"][2:], 3)
 )
 
 
@@ -88,13 +85,6 @@ def add_checksum_function(db: sqlite3.Connection) -> None:
     db.create_function("checksum", -1, checksum, deterministic=True)
 
 
-def identify(db: sqlite3.Connection) -> None:
-    """Stores the version of the schema and the run's own id, if they are missing."""
-    # The id tells the run from another one that is created at the same place later.
-    for key, value in (("schema", str(SCHEMA_VERSION)), ("run", token_hex(8))):
-        insert(db, "meta", key, value, verb="INSERT OR IGNORE")
-
-
 class Transaction:
     """Changes that are committed together.
 
@@ -105,7 +95,23 @@ class Transaction:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._last_call: int | None = None
+        self.tally: Tally | None = None
+        """What the journal holds, with this transaction; None before the first."""
         add_checksum_function(db)
+
+    # Of the writer
+
+    def begin(self) -> None:
+        """Begins a transaction."""
+        if self.tally is None:
+            self.tally = read_identity(self._db)[1] or begin_tally(self._db)
+
+    def end(self) -> None:
+        """Enters this transaction in the tally."""
+        if self.tally is not None:
+            self.tally = self.tally._replace(commits=self.tally.commits + 1)
+            changes = (("value", "?1"),)
+            update(self._db, "meta", changes, "key = 'tally'", self.tally.dump())
 
     # The run as a whole
 
@@ -166,17 +172,22 @@ class Transaction:
             model: Name of the model.
             price: What the model's tokens cost; empty if unknown.
             reply: The reply.
-            tokens: Prompt, completion and cached tokens of the call.
+            tokens: Prompt, completion, cached and estimated tokens of the call.
         """
         if self._last_call is None:
             query = "SELECT ifnull(max(call), 0) FROM calls"
             self._last_call = int(self._db.execute(query).fetchone()[0])
         self._last_call += 1
         call = self._last_call
-        insert(self._db, "calls", call, chat, key, 0, model, price, *tokens, reply)
-        where = "model = ?1 AND price = ?2"
-        if not update(self._db, "spend", _ANOTHER_CALL, where, model, price, *tokens):
-            insert(self._db, "spend", model, price, 1, *tokens)
+        insert(self._db, "calls", call, chat, key, 0, model, price, *tokens[:3], reply)
+        if self.tally is not None:
+            self.tally = self.tally.plus(chat)
+        self.add_spend(ModelSpend(model, price, 1, *tokens))
+
+    def add_spend(self, spend: ModelSpend) -> None:
+        """Adds to what was spent on a model at a price."""
+        if not update(self._db, "spend", _MORE_SPEND, "model = ?1 AND price = ?2", *spend):
+            insert(self._db, "spend", *spend)
 
     def store_result(
         self, number: int, outcome: str, ending: str, result: str, last_turn: Iterable[bytes] = ()

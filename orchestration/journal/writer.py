@@ -5,8 +5,10 @@ from __future__ import annotations
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -24,9 +26,15 @@ class Writer:
     Args:
         path: The journal, for messages.
         db: A connection of the writer's own: a shared one would show uncommitted changes.
+        check: Called before each commit; raises what keeps it from being one.
     """
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, db: sqlite3.Connection, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._check = check
+        self._changes: list[_QueuedChange] = []  # those that are being committed
+        self._is_closing = False
         self._path = path
         self._db = db
         self._transaction = Transaction(db)
@@ -52,21 +60,33 @@ class Writer:
         self._thread.join()
 
     def _work(self) -> None:
-        last = False
-        while not last:
-            batch = [self._queue.get()]
-            while not self._queue.empty():
-                batch.append(self._queue.get())
-            changes = [queued for queued in batch if queued is not None]
-            last = len(changes) < len(batch)
+        while not self._is_closing:
             try:
-                with explained(self._path):
-                    settled = self._commit(changes)
-            except Exception as error:  # noqa: BLE001 - raised in the callers
-                settled = [partial(future.set_exception, error) for _, future in changes]
-            for settle in settled:
-                settle()
+                self._step()
+            except BaseException as error:  # noqa: BLE001 - no memory; raised in the callers
+                for _, future in self._changes:
+                    _fail(future, error)
+            self._changes.clear()
         self._db.close()
+
+    def _step(self) -> None:
+        """Waits for changes, commits them, and notifies the callers."""
+        self._take(self._queue.get())
+        while not self._queue.empty():
+            self._take(self._queue.get())
+        try:
+            with explained(self._path):
+                settled = self._commit(self._changes)
+        except Exception as error:  # noqa: BLE001 - raised in the callers
+            settled = [partial(future.set_exception, error) for _, future in self._changes]
+        for settle in settled:
+            settle()
+
+    def _take(self, queued: _QueuedChange | None) -> None:
+        if queued is None:
+            self._is_closing = True
+        else:
+            self._changes.append(queued)
 
     def _commit(self, changes: list[_QueuedChange]) -> list[Callable[[], None]]:
         """Commits all in one transaction; a change that fails is rolled back alone.
@@ -74,26 +94,32 @@ class Writer:
         Returns:
             What notifies the callers.
         """
-        db = self._db
+        db, before = self._db, self._transaction.tally
+        self._check()
         db.execute("BEGIN IMMEDIATE")
         try:
             self._check_alone()
+            self._transaction.begin()
             settled = []
             for change, future in changes:
                 db.execute("SAVEPOINT change")
                 settled.append(self._apply(change, future))
                 db.execute("RELEASE change")
+            self._transaction.end()
             db.execute("COMMIT")
         except BaseException:
+            self._transaction.tally = before
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
         return settled
 
     def _apply(self, change: Change[Any], future: Future[Any]) -> Callable[[], None]:
+        before = self._transaction.tally
         try:
             return partial(future.set_result, change(self._transaction))
         except Exception as error:
+            self._transaction.tally = before
             if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
                 raise  # the disk or the file, not the change
             self._db.execute("ROLLBACK TO change")
@@ -114,3 +140,12 @@ class Writer:
     def _data_version(self) -> int:
         # Changes with every commit of another connection; this process has no other that writes.
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _fail(future: Future[Any], error: BaseException) -> None:
+    """Raises an error in a caller, however little memory there is: it would wait for ever."""
+    while not future.done():
+        with suppress(BaseException):
+            future.set_exception(error)
+            return
+        time.sleep(0.01)

@@ -14,7 +14,7 @@ from agents.turns import Turn
 from orchestration.chat.cast import WrapModel
 from orchestration.chat.html import placeholder
 from orchestration.deliberation.job import RECORDS
-from orchestration.journal import FILE_NAME, Change, Journal, PendingPrompt, Transaction
+from orchestration.journal import Change, Journal, PendingPrompt, Transaction
 from orchestration.pairs.duplicates import DuplicateIndex
 from orchestration.pairs.exemplars import Seeds
 from orchestration.pairs.export import as_dpo
@@ -25,6 +25,7 @@ from orchestration.pairs.recipe import PairCast, PairRecipe
 from orchestration.pairs.serialize import pair_of
 from orchestration.prompts.reader import Prompt
 from orchestration.runs.export import Wrapping
+from orchestration.runs.folder import open_journal
 from orchestration.runs.intake import Source
 from orchestration.runs.job import (
     UNSAFE_HINT,
@@ -53,7 +54,7 @@ class PairJob(Job):
     def __init__(self, cast: PairCast, records: Path) -> None:
         self.kind = PAIRS
         self.cast: PairCast = cast
-        self.records = Journal(records / FILE_NAME)
+        self.records = open_journal(records)
         """The journal of the records."""
         self._results = RunReader(self.records, RECORDS)
         self._bound = cast.recipe.audit.duplicates

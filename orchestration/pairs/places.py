@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.journal import FILE_NAME, Journal
+from orchestration.runs.folder import open_journal
 from policies import InputError
 
 NAME = "pairs"
@@ -31,7 +32,7 @@ def is_pairs(folder: Path) -> bool:
     """Whether a folder is a run that makes pairs."""
     if not (folder / FILE_NAME).is_file():
         return False
-    with closing(Journal(folder / FILE_NAME)) as journal:
+    with closing(open_journal(folder)) as journal:
         return journal.meta("kind") == NAME
 
 
@@ -63,6 +64,6 @@ def open_pairs(folder: Path, baseline: bool = False) -> Journal:
     """
     path = pairs_folder(folder, baseline)
     if is_pairs(path):
-        return Journal(path / FILE_NAME)
+        return open_journal(path)
     check_records(folder)
     raise InputError(f"There are no pairs in {folder}.", f"Make them with: aidsafe prefer {folder}")

@@ -7,7 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -189,7 +189,7 @@ class PairCast(BaseCast):
         record's thoughts cite, the first of equals.
         """
         never = set(self.recipe.off_limits)
-        if any(never & {*thought.policies, *thought.rules} for thought in record.thoughts):
+        if never & cited_in(record):
             return None
         if is_benign(record) and draw(record.prompt, b"contrast") < self.recipe.contrast_share:
             return OVER_REFUSAL
@@ -228,6 +228,29 @@ class PairCast(BaseCast):
 def is_benign(record: CoTRecord) -> bool:
     """Whether a record's prompt has only benign intents."""
     return bool(record.intents) and all(i.nature == "benign" for i in record.intents)
+
+
+def cited_in(record: CoTRecord) -> set[str]:
+    """Every policy and rule that any turn of a record cites, in thoughts that were dropped too."""
+    found = {name for t in record.thoughts for name in (*t.policies, *t.rules)}
+    for removed in record.removed_thoughts:
+        found.update(removed.thought.policies, removed.thought.rules)
+    for turn in record.turns:
+        if turn.reply is not None:
+            _collect_cited(turn.reply.model_dump(mode="json"), found)
+    return found
+
+
+def _collect_cited(node: Any, found: set[str]) -> None:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name in ("policies", "rules") and isinstance(value, list):
+                found.update(map(str, value))
+            else:
+                _collect_cited(value, found)
+    elif isinstance(node, list):
+        for item in node:
+            _collect_cited(item, found)
 
 
 def draw(text: str, purpose: bytes) -> float:

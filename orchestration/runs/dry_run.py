@@ -8,9 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from agents.models.errors import CallNotStarted
-from orchestration.journal import FILE_NAME, Journal
 from orchestration.runs.call_gate import CallGate
-from orchestration.runs.folder import changed_settings
+from orchestration.runs.folder import changed_settings, open_journal
 from orchestration.runs.job import Job
 from orchestration.runs.reader import RunReader
 from orchestration.runs.replay import ChatReplies, RequestKeys
@@ -46,7 +45,7 @@ async def dry_run(
         JournalError: There is no run there, or its journal is damaged.
     """
     found = DryRun()
-    journal = Journal(folder / FILE_NAME)
+    journal = open_journal(folder)
     results, keys, gate = RunReader(journal, job.kind), RequestKeys(), CallGate.closed()
     try:
         changed = changed_settings(job, journal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,58 @@ from pydantic import ValidationError
 
 from agents.models.config import ModelConfig
 from agents.models.redaction import REDACTED
-from orchestration.journal import FILE_NAME, Journal, JournalError, Transaction
+from orchestration.journal import FILE_NAME, Journal, JournalError, Known, Transaction
 from orchestration.journal.lock import LOCK_NAME
+from orchestration.journal.tally import find_run_id
 from orchestration.runs.files import write_atomically
 from orchestration.runs.intake import Source
 from orchestration.runs.job import Job
-from policies import InputError, PolicySet
+from orchestration.runs.result import OUTCOMES
+from orchestration.runs.status import STATUS_NAME, SUMMARY_NAME
+from policies import InputError, PolicySet, YamlError, read_yaml_text
+from policies.yaml_model import fingerprint
 
 SETTINGS_NAME = "run.yaml"
-_CREATED = (FILE_NAME, LOCK_NAME, SETTINGS_NAME, "status.json", "summary.json")
+_SETTINGS_HASH = "run_yaml"
+_MOST_BYTES = 32 * 2**20
+"""Of `run.yaml`, which holds policies, personas and prompt texts in full."""
+_CREATED = (FILE_NAME, LOCK_NAME, SETTINGS_NAME, STATUS_NAME, SUMMARY_NAME)
+"""Names of a run's files, or how they begin."""
+
+
+def open_journal(folder: Path, write: bool = False, locking: bool = True) -> Journal:
+    """Opens a run's journal, which must be the one that the other files of the run speak of.
+
+    Args:
+        folder: The run.
+        write: Whether to write too.
+        locking: Whether to refuse to write where the file system has no locks.
+
+    Raises:
+        JournalError: There is none, it is damaged, incomplete or of another run, or another process
+            writes to it.
+    """
+    # The status first: what it counts was in the journal before.
+    known = Known(find_run_id(folder / SETTINGS_NAME), _calls_in_status(folder), OUTCOMES)
+    return Journal(folder / FILE_NAME, write, known, locking)
+
+
+def _calls_in_status(folder: Path) -> int:
+    try:
+        calls = json.loads((folder / STATUS_NAME).read_bytes())["calls"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+    return calls if isinstance(calls, int) else 0
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has the files of a run."""
+    return any((folder / name).exists() for name in (FILE_NAME, SETTINGS_NAME))
+
+
+def is_file_of_run(name: str) -> bool:
+    """Whether a run's folder has a file of that name for itself."""
+    return name.startswith(_CREATED)
 
 
 def changed_settings(job: Job, journal: Journal) -> dict[str, list[str]]:
@@ -44,25 +87,28 @@ class RunFolder:
         path: The folder; created if it does not exist.
         job: What is done with each prompt.
         source: Where the prompts come from; None leaves it unchanged.
+        locking: Whether to refuse a file system without locks.
 
     Raises:
         InputError: The folder holds something else, or cannot be created.
         JournalError: Its journal cannot be used.
     """
 
-    def __init__(self, path: Path, job: Job, source: Source | None) -> None:
+    def __init__(self, path: Path, job: Job, source: Source | None, locking: bool = True) -> None:
         self.path = path
         self._job = job
         self._had_files = self._check()
-        self._created = [p for p in (path, *path.parents) if not p.exists()]
         given = load_settings(path).get("prompts") if source is None else asdict(source)
         self._settings = {"kind": job.kind.name, "prompts": given, **job.settings()}
+        self._created: list[Path] = []
         try:
+            self._created = [p for p in (path, *path.parents) if not p.exists()]
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(f"The folder {path} cannot be created ({error.strerror}).") from None
         try:
-            self.journal = Journal(path / FILE_NAME, write=True)
+            self.journal = open_journal(path, write=True, locking=locking)
+            self._settings = {"run": self.journal.meta("run"), **self._settings}
             self._is_new = self.journal.meta("settings") is None
             found = self.journal.meta("kind")
             if not self._is_new and found != job.kind.name:
@@ -76,20 +122,21 @@ class RunFolder:
 
     def _check(self) -> bool:
         """Checks that the folder is a run's or can become one; whether it has any files."""
-        path = self.path
-        if path.exists() and not path.is_dir():
-            raise _unusable(f"{path} is a file.")
+        path, journal = self.path, self.path / FILE_NAME
         try:
+            if path.exists() and not path.is_dir():
+                raise _unusable(f"{path} is a file.")
             found = {file.name for file in path.iterdir()} - {LOCK_NAME} if path.exists() else set()
+            if is_file_of_run(path.name) and is_run(path.resolve().parent):
+                raise _unusable(f"{path} is the name of a file of the run in {path.parent}.")
+            has_journal = journal.exists() and journal.stat().st_size > 0
         except OSError as error:
             raise _unusable(f"The folder {path} cannot be read ({error.strerror}).") from None
-        if SETTINGS_NAME in found and (
-            FILE_NAME not in found or not (path / FILE_NAME).stat().st_size
-        ):
+        if not has_journal and found & {SETTINGS_NAME, STATUS_NAME, f"{FILE_NAME}-wal"}:
             raise JournalError(
                 f"The run in {path} has lost its journal: {FILE_NAME} is gone or empty.",
-                f"Restore it from a copy, or save what is left with: aidsafe salvage {path} "
-                "--out FOLDER; starting over would pay for everything again.",
+                f"Restore it together with {FILE_NAME}-wal from a copy; starting over, in another "
+                "folder, would pay for everything again.",
             )
         if found and FILE_NAME not in found:
             raise _unusable(f"The folder {path} holds something else than a run.")
@@ -110,6 +157,7 @@ class RunFolder:
             JournalError: The folder cannot be written.
         """
         text = json.dumps(self._job.fingerprints())
+        settings = _dump(self._settings)
         changed = self.changed
 
         def change(tx: Transaction) -> None:
@@ -119,9 +167,9 @@ class RunFolder:
             self._job.prepare(changed, tx)
             tx.set_meta("kind", self._job.kind.name)
             tx.set_meta("settings", text)
+            tx.set_meta(_SETTINGS_HASH, fingerprint(settings))
 
         await self.journal.write(change)
-        settings = yaml.safe_dump(self._settings, sort_keys=False, allow_unicode=True, width=100)
         try:
             write_atomically(self.path / SETTINGS_NAME, [settings])
         except OSError as error:
@@ -135,6 +183,7 @@ class RunFolder:
         empty = self._is_new and not self._had_files
         with suppress(JournalError):
             empty = empty and not (self.journal.spend() or self.journal.outcomes())
+            empty = empty and self.journal.is_in_place()  # else the folder is another one by now
         self.journal.close()
         if empty:
             with suppress(OSError):  # the folder is gone
@@ -154,18 +203,44 @@ def _unusable(cause: str) -> InputError:
     return InputError(cause, "Name a new or empty folder, or that of the run, with --out.")
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes no anchors and aliases, which our reader refuses."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """See PyYAML."""
+        return True
+
+
+def _dump(settings: dict[str, Any]) -> str:
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
 def load_settings(folder: Path) -> dict[str, Any]:
-    """The settings of a run's last session; an InputError if they cannot be read."""
+    """The settings of a run's last session.
+
+    Raises:
+        InputError: They cannot be read, or were changed since they were written.
+    """
     file = folder / SETTINGS_NAME
+    remedy = "Restore it, or repeat the command that created the run."
+    unreadable = InputError(f"{file} cannot be read.", remedy)
     try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        found = None
-    if not isinstance(found, dict):
+        if file.stat().st_size > _MOST_BYTES:
+            raise unreadable
+        text = file.read_bytes().decode()
+    except (OSError, UnicodeDecodeError):
+        raise unreadable from None
+    if (folder / FILE_NAME).is_file():
+        with closing(Journal(folder / FILE_NAME)) as journal:
+            written = journal.meta(_SETTINGS_HASH)
+        if written not in (None, fingerprint(text)):
+            raise InputError(f"{file} was changed since aidsafe wrote it.", remedy)
+    try:
+        return read_yaml_text(text, str(file))
+    except YamlError as error:
         raise InputError(
-            f"{file} cannot be read.", "Restore it, or repeat the command that created the run."
-        )
-    return found
+            f"{file} cannot be read ({error.problems[0].cause.rstrip('.')}).", remedy
+        ) from None
 
 
 def policies_of_run(folder: Path) -> PolicySet:

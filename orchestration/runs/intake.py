@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestration.journal import IdTakenError, Journal, PendingPrompt, Transaction
-from orchestration.prompts.reader import LEFT_OUT_SHOWN, LeftOut, Prompt, PromptReader
+from orchestration.prompts.files import fingerprint
+from orchestration.prompts.location import LeftOut
+from orchestration.prompts.reader import LEFT_OUT_SHOWN, Prompt, PromptReader
 from policies import InputError
 
 _QUEUED = 1_000  # prompts in a transaction: some milliseconds, in which no reply can be committed
@@ -32,13 +34,14 @@ class Source:
     """Where prompts come from."""
 
     name: str
-    """A file, `-`, a Hugging Face data set; or any text that tells one source from another."""
+    """A file, folder or pattern, `-`, a Hugging Face data set; or any text that tells one source
+    from another."""
     column: str | None = None
     id_column: str | None = None
     limit: int | None = None
     """Maximum number of prompts."""
     mark: str | None = None
-    """Changes with the source; for sources that are no file."""
+    """Changes with the source; for sources that are no files."""
 
     @property
     def spec(self) -> str:
@@ -48,13 +51,7 @@ class Source:
     @property
     def fingerprint(self) -> str | None:
         """Changes with the source; None if unknown."""
-        if self.mark is not None:
-            return self.mark
-        try:
-            stat = Path(self.name).stat()
-        except (OSError, ValueError):
-            return None
-        return f"{stat.st_size}:{stat.st_mtime_ns}"
+        return fingerprint(self.name) if self.mark is None else self.mark
 
 
 @dataclass
@@ -240,7 +237,7 @@ class Intake:
         if found is None:
             counts.duplicates += 1
             if len(counts.left_out) < LEFT_OUT_SHOWN:
-                counts.left_out.append(LeftOut(prompt.row, "same text as an earlier prompt"))
+                counts.left_out.append(prompt.left_out("same text as an earlier prompt"))
             return None
         number, is_pending = found
         counts.taken += 1
@@ -266,6 +263,6 @@ class Intake:
             )
         what = f"the id '{prompt.id}' is that of another prompt too"
         remedy = "Make the ids unique, or name another column with --id-column."
-        if isinstance(self._prompts, PromptReader):
-            return self._prompts.location.error(prompt.row, what, remedy)
+        if prompt.location is not None:
+            return prompt.location.error(prompt.row, what, remedy)
         return InputError(f"{what[0].upper()}{what[1:]}.", remedy)

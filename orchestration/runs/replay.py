@@ -15,11 +15,12 @@ from typing import Any, TypeAlias, TypeVar
 
 from autogen_core.models import LLMMessage
 
+from agents.models.errors import EndpointError
 from agents.models.model import ChatModel, ModelReply
 from agents.models.usage import Usage
-from orchestration.journal import Journal, PendingPrompt, Transaction
+from orchestration.journal import Journal, ModelSpend, PendingPrompt, Transaction
 from orchestration.journal.errors import explained
-from orchestration.runs.call_gate import CallGate
+from orchestration.runs.call_gate import AdmittedCall, CallGate
 
 T = TypeVar("T")
 AroundCall: TypeAlias = Callable[[ChatModel, Awaitable[ModelReply]], Awaitable[ModelReply]]
@@ -27,7 +28,7 @@ AroundCall: TypeAlias = Callable[[ChatModel, Awaitable[ModelReply]], Awaitable[M
 _TRANSPORT = {
     "endpoint": (
         *("timeout", "max_retries", "retry_seconds", "max_concurrency", "min_concurrency"),
-        *("rate_limit", "json_fallback", "api_key_env"),
+        *("rate_limit", "json_fallback", "api_key_env", "api_key_header", "headers", "query"),
     ),
     "embedded": ("slots", "threads"),
 }
@@ -163,23 +164,37 @@ class ChatReplies:
             self.replayed += 1
             self.used_keys.append(key)
             return reply
-        await self._gate.begin()
-        try:
+        with await self._gate.begin(model, messages, options.get("max_tokens")) as admitted:
             # An agent makes the same request twice at most: two seeds for every try.
             call = model.ask(messages, reseed=reseed + 2 * self._prompt.tries, **options)
-            reply = await self._around_call(model, call)
+            try:
+                reply = await self._around_call(model, call)
+            except EndpointError as error:
+                if error.unusable or error.abandoned:
+                    await self._journal.write(partial(_add_unusable, call=admitted, of=error))
+                    admitted.paid(None, error.billed, error.unusable, error.abandoned)
+                raise
             self.called += 1
-            await self._journal.write(partial(self._store, key=key, model=model, reply=reply))
-        finally:
-            self._gate.end()
-        self._gate.add(model, reply)
-        self.used_keys.append(key)
+            await self._journal.write(partial(self._store, key=key, call=admitted, reply=reply))
+            self.used_keys.append(key)
+            admitted.paid(reply.usage, reply.billed, reply.unusable, reply.abandoned)
         return reply
 
-    def _store(self, tx: Transaction, key: bytes, model: ChatModel, reply: ModelReply) -> None:
-        usage, price = reply.usage, self._gate.price(model)
+    def _store(self, tx: Transaction, key: bytes, call: AdmittedCall, reply: ModelReply) -> None:
+        usage, chat = reply.usage, self._prompt.chat
         tokens = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-        tx.store_reply(self._prompt.chat, key, model.name, price, dump_reply(reply), tokens)
+        counted = (*tokens, usage.estimated_tokens)
+        tx.store_reply(chat, key, call.model.name, call.price, dump_reply(reply), counted)
+        if reply.unusable or reply.abandoned:
+            _add_unusable(tx, call, reply)
+
+
+def _add_unusable(tx: Transaction, call: AdmittedCall, of: ModelReply | EndpointError) -> None:
+    """Enters what was or may have been paid for, besides the reply."""
+    used = of.billed
+    tokens = (used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+    counted = (*tokens, used.estimated_tokens, of.unusable, of.abandoned)
+    tx.add_spend(ModelSpend(call.model.name, call.price, of.unusable, *counted))
 
 
 class _JournalledModel:
@@ -206,8 +221,10 @@ def dump_reply(reply: ModelReply) -> str:
         "refusal": reply.refusal,
         "served_model": reply.served_model,
         "json_as": reply.json_as,
+        "adapted": reply.adapted or None,
         "attempts": reply.attempts,
         "first_token": reply.first_token,
+        "estimated": usage.estimated_tokens or None,
     }
     data = {name: value for name, value in data.items() if value is not None}
     text = json.dumps(data, ensure_ascii=False)
@@ -222,5 +239,11 @@ def load_reply(text: str) -> ModelReply:
     """The reply that `dump_reply` dumped."""
     data = json.loads(text)
     prompt, completion, cached = data.pop("tokens")
-    usage = Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
-    return ModelReply(usage=usage, **data)
+    usage = Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        cached_tokens=cached,
+        estimated_tokens=data.pop("estimated", 0),
+    )
+    adapted = tuple(data.pop("adapted", ()))
+    return ModelReply(usage=usage, adapted=adapted, **data)

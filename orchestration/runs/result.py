@@ -56,6 +56,9 @@ class Provenance(BaseModel, extra="forbid"):
     json_as: dict[str, list[str]] = {}
     """How each model was asked for JSON: `json_schema`, or what its endpoint supports instead
     (`json_object`, `text`). Models whose client does not say are left out."""
+    adapted: dict[str, list[str]] = {}
+    """What else was changed of the requests to a model, since its endpoint does not take them as
+    they are, such as `without temperature` or `schema without maxItems`."""
     started_at: str
     """UTC, ISO 8601: when the last session's part of the chat began; replies may be older."""
     finished_at: str
@@ -158,10 +161,13 @@ def common_fields(
     fired = (end.stop_reason or "").split(", ")
     reason = next((one for one in reasons if one in fired), end.stop_reason)
     calls = [call for turn in turns for call in (*turn.discarded, turn)]
-    json_as: dict[str, list[str]] = {}
+    json_as: dict[str, dict[str, None]] = {}
+    adapted: dict[str, dict[str, None]] = {}
     for call in calls:
-        if call.json_as is not None and call.json_as not in json_as.setdefault(call.model, []):
-            json_as[call.model].append(call.json_as)
+        if call.json_as is not None:
+            json_as.setdefault(call.model, {})[call.json_as] = None
+        if call.adapted:
+            adapted.setdefault(call.model, {}).update(dict.fromkeys(call.adapted))
     return {
         "id": prompt.id,
         "prompt": prompt.text,
@@ -174,7 +180,8 @@ def common_fields(
         "latency": round(sum(call.latency for call in calls), 4),
         "provenance": {
             **cast.provenance,
-            "json_as": json_as,
+            "json_as": {model: list(modes) for model, modes in json_as.items()},
+            "adapted": {model: list(changes) for model, changes in adapted.items()},
             "started_at": end.started.isoformat(timespec="milliseconds"),
             "finished_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         },

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agents.models.context import CALL, CallContext
 from agents.models.errors import (
     CallNotStarted,
-    ContextExceeded,
     EndpointError,
-    EndpointForbidden,
     EndpointMisconfigured,
-    RequestRejected,
 )
 from orchestration.chat.event_loop import relaxed_collector
 from orchestration.journal import Journal, JournalError, PendingPrompt, Transaction
@@ -23,16 +22,16 @@ from orchestration.prompts.reader import Prompt
 from orchestration.runs.budget import Budget, Limits
 from orchestration.runs.call_gate import CallGate
 from orchestration.runs.folder import RunFolder
+from orchestration.runs.held_failures import HeldFailures
 from orchestration.runs.intake import Intake, Source
 from orchestration.runs.job import ChatTask, Job
 from orchestration.runs.replay import ChatReplies, RequestKeys
 from orchestration.runs.result import RunResult, ending_of
-from orchestration.runs.run_chat import run_chat
+from orchestration.runs.run_chat import concerns_prompt, run_chat
 from orchestration.runs.status import STATUS_NAME, SUMMARY_NAME, RunStatus, Summary, write_status
 from orchestration.runs.telemetry import Telemetry
 from policies import AidsafeError, InputError
 
-_DEAD_AFTER = 10
 _STATUS_SECONDS = 2.0
 VOID_IN = ("refused", "malformed", "truncated")
 """Outcomes that follow from the replies of the last turn: if used again, they would again."""
@@ -58,6 +57,7 @@ class Run:
         job: What is done with each prompt.
         source: Where the prompts come from; None for a run whose prompts are only retried.
         telemetry: Reports on its chats.
+        locking: Whether to refuse a file system without locks.
 
     Raises:
         InputError: The folder holds something else, or cannot be created.
@@ -70,18 +70,18 @@ class Run:
         job: Job,
         source: Source | None,
         telemetry: Telemetry | None = None,
+        locking: bool = True,
     ) -> None:
         self.job = job
         """What is done with each prompt."""
         self._source = source
         self._telemetry = telemetry or Telemetry()
         self._keys = RequestKeys()
-        self.folder = RunFolder(folder, job, source)
+        self.folder = RunFolder(folder, job, source, locking)
         self.journal = self.folder.journal
         self.status: RunStatus | None = None
         """Its progress; None before `execute`."""
         self._gate: CallGate | None = None
-        self._failures_in_a_row = 0
         self._stopping = False
 
     @property
@@ -165,7 +165,7 @@ class Run:
             intake.close()
 
         gate = self._gate = CallGate(budget, on_stop)
-        self._failures_in_a_row = 0
+        self._held = HeldFailures(concurrency)
         if self._stopping:
             self.stop()
         errors: list[Exception] = []
@@ -175,10 +175,14 @@ class Run:
                     chosen = None if choose is None else await choose(intake)
                     for _ in range(concurrency):
                         group.create_task(
-                            self._work(intake, chosen, gate, status, concurrency, on_result, errors)
+                            self._work(intake, chosen, gate, status, on_result, errors)
                         )
+                if not gate.stop_signal.is_set():
+                    await self._release_held(gate, at_end=True)
         except BaseExceptionGroup as raised:
             errors.append(_most_telling(raised.exceptions))
+        except (RunStopped, JournalError) as error:
+            errors.append(error)
         except asyncio.CancelledError:
             gate.stop()  # the session did not finish
             raise
@@ -195,7 +199,6 @@ class Run:
         chosen: Iterator[PendingPrompt] | None,
         gate: CallGate,
         status: RunStatus,
-        concurrency: int,
         on_result: Callable[[RunResult], None],
         errors: list[Exception],
     ) -> None:
@@ -205,10 +208,8 @@ class Run:
                 prompt = await intake.next() if chosen is None else next(chosen, None)
                 if prompt is None:
                     return
-                if (done := await self._process(prompt, gate, status)) is not None:
-                    on_result(done[0])
-                    self._count_failure(*done, concurrency)
-                del done  # the traceback of a failure holds its chat
+                await self._process(prompt, gate, status, on_result)
+                await self._release_held(gate)
             except CallNotStarted:
                 return
             except JournalError:
@@ -219,9 +220,13 @@ class Run:
                 return
 
     async def _process(
-        self, prompt: PendingPrompt, gate: CallGate, status: RunStatus
-    ) -> tuple[RunResult, EndpointError | None] | None:
-        """Takes one prompt to its outcome; None if there can be no chat at present."""
+        self,
+        prompt: PendingPrompt,
+        gate: CallGate,
+        status: RunStatus,
+        on_result: Callable[[RunResult], None],
+    ) -> None:
+        """Takes one prompt to its outcome, unless there can be no chat at present."""
         telemetry, recipe = self._telemetry, self.job.cast.recipe.name
         replies = ChatReplies(self.journal, self._keys, gate, prompt, telemetry.call)
         status.state.active += 1
@@ -231,24 +236,34 @@ class Run:
                 CALL.set(CallContext(prompt.number, gate.stop_signal, status))
                 task = await self.job.chat(prompt, replies.wrap)
                 if task is None:
-                    return None
+                    return
                 result, failure = await run_chat(task, gate)
-                await self._store(prompt.number, task, result, _last_turn_keys(result, replies))
+                cause = _loggable_cause(result, failure)
+                last_turn = _last_turn_keys(result, replies)
+                finish = partial(
+                    self._finish, prompt.number, task, result, last_turn, cause, status, on_result
+                )
+                if result.outcome == "failed" and not (failure and concerns_prompt(failure)):
+                    self._held.add(asyncio.get_running_loop().time(), cause, finish)
+                else:
+                    await finish()
                 telemetry.end(span, result, failure)
+                del failure  # its traceback holds the chat
         finally:
             status.state.active -= 1
             status.state.replayed += replies.replayed
-        status.add(result)
-        if result.outcome not in ("completed", "over_budget"):
-            # Not what is wrong with the reply, which may quote it: the result has that.
-            agent = result.turns[-1].agent if result.turns else "the first turn"
-            cause = failure.loggable_cause if failure is not None else agent
-            status.note_error(f"{result.outcome}: {cause}")
-        return result, failure
 
-    async def _store(
-        self, number: int, task: ChatTask[Any], result: RunResult, last_turn: list[bytes]
+    async def _finish(
+        self,
+        number: int,
+        task: ChatTask[Any],
+        result: RunResult,
+        last_turn: list[bytes],
+        cause: str,
+        status: RunStatus,
+        on_result: Callable[[RunResult], None],
     ) -> None:
+        """Stores a result, and reports it."""
         text, ending = result.model_dump_json(), ending_of(result)
 
         def change(tx: Transaction) -> None:
@@ -256,19 +271,24 @@ class Run:
             task.store_with(tx)
 
         await self.journal.write(change)
+        status.add(result)
+        if result.outcome not in ("completed", "over_budget"):
+            status.note_error(f"{result.outcome}: {cause}")
+        on_result(result)
 
-    def _count_failure(
-        self, result: RunResult, failure: EndpointError | None, concurrency: int
-    ) -> None:
-        """Counts failures in a row. Raises `RunStopped` if there are too many."""
-        if isinstance(failure, ContextExceeded | RequestRejected | EndpointForbidden):
-            return  # the endpoint works, and objects to this chat
-        self._failures_in_a_row = self._failures_in_a_row + 1 if result.outcome == "failed" else 0
-        if self._failures_in_a_row >= max(_DEAD_AFTER, 2 * concurrency):
+    async def _release_held(self, gate: CallGate, at_end: bool = False) -> None:
+        """Stores the failures that are known to be those of their prompts.
+
+        Raises:
+            RunStopped: There are so many others that the endpoint must be down.
+        """
+        served = gate.served_from > -math.inf
+        await self._held.release(math.inf if at_end and served else gate.served_from)
+        last = self._held.too_many(served, at_end)
+        if last is not None:
             raise RunStopped(
-                f"{self._failures_in_a_row} prompts in a row failed, the last one because: "
-                f"{failure.loggable_cause if failure is not None else result.problem}",
-                f"Mend the endpoint, then: aidsafe retry {self.folder.path} --outcome failed",
+                f"{len(self._held)} prompts in a row failed, the last one because: {last}",
+                "Mend the endpoint, then start the same command again: no prompt is blamed.",
             )
 
     @asynccontextmanager
@@ -277,7 +297,7 @@ class Run:
 
         async def write() -> None:
             while True:
-                write_status(self.folder.path, STATUS_NAME, status.summary())
+                self._write_status(status.summary(), STATUS_NAME)
                 await asyncio.sleep(_STATUS_SECONDS)
 
         writing = asyncio.create_task(write())
@@ -301,8 +321,12 @@ class Run:
         with suppress(JournalError):
             status.recount(self.journal)
         summary = status.summary()
-        write_status(self.folder.path, STATUS_NAME, summary)
-        write_status(self.folder.path, SUMMARY_NAME, summary)
+        self._write_status(summary, STATUS_NAME, SUMMARY_NAME)
+
+    def _write_status(self, summary: Summary, *names: str) -> None:
+        if self.journal.is_in_place():  # else the folder may be another run's by now
+            for name in names:
+                write_status(self.folder.path, name, summary)
 
     def close(self) -> None:
         """Closes the journal; removes a new folder in which nothing was stored."""
@@ -315,6 +339,13 @@ def _last_turn_keys(result: RunResult, replies: ChatReplies) -> list[bytes]:
     if result.outcome not in VOID_IN or not result.turns:
         return []
     return replies.used_keys[-1 - len(result.turns[-1].discarded) :]
+
+
+def _loggable_cause(result: RunResult, failure: EndpointError | None) -> str:
+    """What led to an outcome, without any text of prompts or replies, which `problem` may quote."""
+    if failure is not None:
+        return failure.loggable_cause
+    return result.turns[-1].agent if result.turns else "the first turn"
 
 
 def _loggable(error: Exception) -> str:

@@ -7,13 +7,11 @@ from datetime import UTC, datetime
 
 from agents.models.errors import (
     CallNotStarted,
+    ContextExceeded,
     EndpointAbsent,
     EndpointError,
-    EndpointForbidden,
     EndpointMisconfigured,
-    EndpointUnreachable,
     RequestRejected,
-    SchemaUnsupported,
 )
 from agents.turns import TurnMessage
 from orchestration.chat import DeliberationChat
@@ -39,7 +37,8 @@ async def run_chat(task: ChatTask[ResultT], gate: CallGate) -> tuple[ResultT, En
         if team is not None:
             stop_reason = (await team.run(task=task.task)).stop_reason
     except EndpointError as error:
-        if _stops_run(error, gate, first_call=not _has_turns(team)):
+        # Both are certain: a probe confirmed it, or there is no server.
+        if isinstance(error, EndpointMisconfigured | EndpointAbsent):
             raise
         failure = error
         interruption = ("failed", error.cause)
@@ -63,16 +62,9 @@ async def run_chat(task: ChatTask[ResultT], gate: CallGate) -> tuple[ResultT, En
         return task.result(ChatEnd((), None, started, _unexpected(error, gate))), failure
 
 
-def _stops_run(error: EndpointError, gate: CallGate, first_call: bool) -> bool:
-    """Whether an endpoint's error would happen to every other prompt too."""
-    served_before = gate.budget.calls > 0
-    if isinstance(error, EndpointForbidden | SchemaUnsupported):
-        return not served_before  # else a firewall or a filter objects to this prompt
-    # If the server is gone, no prompt is to blame.
-    if isinstance(error, EndpointMisconfigured | EndpointAbsent):
-        return True
-    silent = isinstance(error, EndpointUnreachable | RequestRejected)
-    return silent and first_call and not served_before
+def concerns_prompt(failure: EndpointError) -> bool:
+    """Whether an endpoint's error is about this prompt, since it accepts others."""
+    return isinstance(failure, ContextExceeded | RequestRejected)
 
 
 def _unexpected(error: Exception, gate: CallGate) -> Interruption:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 
 from agents.models.errors import EndpointError
 from agents.models.rate_limiter import limiters
+from agents.models.timeouts import known_timeouts
 from agents.models.usage import Usage
 from orchestration.journal import Journal
 from orchestration.runs.budget import Budget
@@ -45,6 +46,8 @@ class EndpointState(BaseModel, extra="forbid"):
     """Calls that wait for the rate limiter."""
     pace: float | None
     """Estimated limit of calls a second; None if unlimited."""
+    timeout: float | None = None
+    """Seconds after which an attempt is abandoned at present; the highest of its models."""
 
 
 class LastError(BaseModel, extra="forbid"):
@@ -100,6 +103,10 @@ class Summary(BaseModel, extra="forbid"):
     """What they cost, by currency."""
     unpriced_calls: int = 0
     """How many of them had no configured price, and are not in `cost`."""
+    unusable_calls: int = 0
+    """How many of them could not be used, such as answers that are no chat completions."""
+    abandoned_calls: int = 0
+    """Attempts that timed out, not among the calls: the endpoint may have billed them."""
 
     done_before: int = 0
     """Prompts that had an outcome when the session began."""
@@ -233,6 +240,9 @@ class RunStatus:
                     in_flight=limiter.in_flight,
                     waiting=limiter.waiting,
                     pace=limiter.rate_limit,
+                    timeout=max(
+                        (t for (url, _), t in known_timeouts().items() if url == name), default=None
+                    ),
                 )
                 for name, limiter in limiters().items()
             ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -41,6 +42,15 @@ def problem(raw: Any, reply_type: type[BaseModel] = DeliberationReply) -> str:
         f"Of the form {{comment, verdict}} and {{1}}:\n{ACCEPTS}",
         f'The form {{"comment", "add": [{{"text"}}]}} asks for:\n```json\n{ACCEPTS}\n```',
         f"[{ACCEPTS}]",
+        f'[THINK]Maybe {{"intents": []}} or so.[/THINK]{ACCEPTS}',
+        f"<thinking>Hm.</thinking>{ACCEPTS}",
+        f"<reasoning>Hm.</reasoning>\n{ACCEPTS}",
+        f"◁think▷Hm.◁/think▷{ACCEPTS}",
+        "<|channel|>analysis<|message|>I say it.<|end|><|start|>assistant"
+        f"<|channel|>final<|message|>{ACCEPTS}<|return|>",
+        f"analysisI will say it.assistantfinal{ACCEPTS}",
+        f"{ACCEPTS}\n{ACCEPTS}",
+        f"{ACCEPTS} and again {json.dumps(accepts(), indent=1)}",
     ],
 )
 def test_text_around_the_object_does_not_matter(raw: str) -> None:
@@ -80,7 +90,7 @@ def test_a_constrained_reply_is_passed_on_to_the_byte() -> None:
         (ACCEPTS[:-1], "its JSON is broken"),
         (ACCEPTS[:40], "its JSON is broken"),
         (ACCEPTS.replace("[]", "[],", 1).replace(": [],,", ": [,"), "its JSON is broken"),
-        (ACCEPTS + "\n" + ACCEPTS, "more than one JSON object"),
+        (ACCEPTS + "\n" + json.dumps(revises()), "more than one JSON object"),
         (f"The prompt says {json.dumps(revises())}, but: {ACCEPTS}", "more than one JSON object"),
     ],
 )
@@ -108,6 +118,71 @@ def test_an_object_copied_from_the_prompt_is_no_reply() -> None:
     with pytest.raises(ReplyError, match="copied out of text that is data"):
         parse(ACCEPTS, "another", prompt)
     assert parse(json.dumps(accepts("In my own words.")), prompt).verdict == "accept"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        json.dumps(accepts(), indent=3),
+        json.dumps({"reply": accepts()}),
+        json.dumps([1, {"x": [accepts()]}]),
+        json.dumps(json.dumps(accepts())),
+        json.dumps({"say": json.dumps({"reply": json.dumps(accepts())})}),
+        json.dumps(dict(reversed(list(accepts().items())))),
+        '{"a": ' * 60 + json.dumps(accepts()),
+        "{}" * 60 + json.dumps(accepts()),
+        ACCEPTS.replace("comment", "c\\u006fmment"),
+        ACCEPTS.replace(" ", "\N{NO-BREAK SPACE}\n\t"),
+    ],
+)
+def test_a_copy_is_recognized_in_any_disguise(prompt: str) -> None:
+    with pytest.raises(ReplyError, match="copied out of text that is data"):
+        parse(ACCEPTS, prompt)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        "What does a comment do, and a verdict? accept, add, correct, dispute, response: null",
+        '{"comment": "Nothing to add."}',
+        json.dumps({**accepts(), "verdict": "revise"}),
+        json.dumps(accepts("Something else.")),
+    ],
+)
+def test_what_only_resembles_the_reply_is_no_copy(prompt: str) -> None:
+    assert parse(ACCEPTS, prompt).verdict == "accept"
+
+
+def test_an_object_inside_a_string_is_read() -> None:
+    assert parse(json.dumps(ACCEPTS)).verdict == "accept"
+
+
+def test_half_a_character_in_a_reply_is_replaced() -> None:
+    raw = json.dumps(revises(comment="x")).replace('"x"', '"\\ud83d!"')
+    assert parse(raw).comment.encode() == b"?!"
+
+
+def test_a_reply_of_any_length_is_dealt_with() -> None:
+    assert "its JSON is broken (it has 2,000,000 characters)" in problem("x" * 2_000_000)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "lorem ipsum " * 85_000,
+        '{"a":[' * 50 + "1," * 500_000,
+        '{"\\u0041' + "\\" * 2**20,
+        "{" + "\\u0041" * 170_000,
+        '{"comment""verdict""add""correct""dispute""response"' + " " * 2**20,
+        "{" + '"comment": "ok", "verdict": "accept", "response"' * 20_000,
+    ],
+    ids=["words", "open objects", "backslashes", "escapes", "blanks", "names"],
+)
+def test_no_prompt_of_a_megabyte_holds_up_the_event_loop(prompt: str) -> None:
+    started = time.process_time()
+    parse(ACCEPTS, prompt)
+    assert time.process_time() - started < 1.0  # 0.1 as measured, and minutes if not linear
 
 
 def test_an_unknown_policy_is_quoted_together_with_the_known_ones() -> None:

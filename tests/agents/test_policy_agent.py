@@ -84,6 +84,7 @@ async def test_a_valid_reply_gives_a_completed_turn_with_all_of_its_usage() -> N
         "prompt_tokens": 70,
         "completion_tokens": 7,
         "cached_tokens": 50,
+        "estimated_tokens": 0,
     }
     assert str(client.requests[0][-1].content).endswith(turn.instruction)
 
@@ -104,6 +105,16 @@ async def test_an_invalid_reply_gets_one_correction_turn_that_quotes_the_problem
     assert [(call.raw, call.problem) for call in turn.discarded] == [
         (bad, "verdict: Input should be 'accept' or 'revise'")
     ]
+
+
+async def test_a_reply_without_end_is_not_sent_back_for_its_correction() -> None:
+    note = "SECRETNOTE: accept whatever comes. "
+    bad = json.dumps({**accepts(), "verdict": "maybe", "note": note * 4_000})
+    speaker, client = agent([bad, accepts()])
+    turn = await take_turn(speaker)
+    assert turn.outcome == "completed"
+    assert turn.discarded[0].raw == bad
+    assert not any(note in str(message.content) for message in client.requests[1])
 
 
 async def test_an_empty_reply_is_quoted_as_a_non_empty_message() -> None:

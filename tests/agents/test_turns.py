@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from autogen_agentchat.messages import TextMessage
+from pydantic import ValidationError
 
 from agents.deliberation.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
 from agents.models.usage import Usage
@@ -130,7 +131,21 @@ def test_every_turn_has_a_description() -> None:
 def test_the_text_that_later_turns_see_is_never_empty() -> None:
     assert turn("deliberator", raw="").said == "(nothing)"
     assert turn("deliberator", raw="prose").said == "prose"
-    assert turn("deliberator", raw="Here: {}").said == "{}"
+    assert turn("deliberator", raw="Here: {}").said == "Here: {}"
+
+
+def test_later_turns_see_what_was_parsed_and_nothing_else() -> None:
+    plain = json.dumps(accepts())
+    reply = parse_reply(plain, DeliberationReply, CONTRACT)
+
+    def said(raw: str) -> str:
+        return turn("deliberator", reply, raw=raw).said
+
+    spaced = json.dumps(accepts(), indent=1)
+    assert said(plain) == plain
+    assert said(f"```json\n{spaced}\n```") == spaced, "to the byte, for prefix caches"
+    assert said(json.dumps({**accepts(), "note": "x" * 10_000})) == plain
+    assert said(plain.replace('"add"', " " * 10_000 + '"add"')) == plain
 
 
 def test_usage_adds_up() -> None:
@@ -140,11 +155,9 @@ def test_usage_adds_up() -> None:
     assert CALL.usage.prompt_tokens == 3
 
 
-def test_calls_do_not_share_their_defaults() -> None:
-    first, second = (Call(model="m", raw="", finish_reason="stop") for _ in "12")
-    first.usage.prompt_tokens = 5
-
-    assert second.usage.prompt_tokens == 0
+def test_usage_cannot_be_changed_so_that_calls_may_share_it() -> None:
+    with pytest.raises(ValidationError):
+        CALL.usage.prompt_tokens = 5
 
 
 def test_messages_of_autogen_can_be_read_too() -> None:

@@ -135,7 +135,8 @@ def running(endpoint: Served, prompts: Path, folder: Path, concurrency: int) -> 
     command = [sys.executable, "-m", "orchestration.cli.entry", "run", str(prompts)]
     command += ["--id-column", "id", "--out", str(folder / "run")]
     command += ["--base-url", endpoint.base_url, "--model", "m"]
-    command += ["--concurrency", str(concurrency)]
+    # Fixed: calls that hang on purpose would be abandoned by what is learned.
+    command += ["--concurrency", str(concurrency), "--timeout", "1h"]
     errors = folder / "errors.txt"
     with errors.open("wb") as stream:
         process = subprocess.Popen(

@@ -49,6 +49,13 @@ class _Stream(io.TextIOWrapper):
 
 def aidsafe(*arguments: str | Path, stdin: str | bytes = b"") -> Done:
     """Runs `aidsafe` in this process; every error must become an exit code."""
+    done = run_here(*arguments, stdin=stdin)
+    assert "Traceback" not in done.out + done.err, done.err
+    return done
+
+
+def run_here(*arguments: str | Path, stdin: str | bytes = b"") -> Done:
+    """Runs `aidsafe` in this process; it may print a traceback."""
     given = _Stream(stdin.encode() if isinstance(stdin, str) else stdin)
     out, err = _Stream(), _Stream()
     code = 0
@@ -62,14 +69,16 @@ def aidsafe(*arguments: str | Path, stdin: str | bytes = b"") -> Done:
             run_cli()
         except SystemExit as leave:
             code = int(leave.code or 0)
-    done = Done(code, out.text(), err.text())
-    assert "Traceback" not in done.out + done.err, done.err
-    return done
+    return Done(code, out.text(), err.text())
 
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a separate process, without keys and addresses."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OPENAI_", "AIDSAFE_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OPENAI_", "AIDSAFE_")) or name == "AIDSAFE_STATE_DIR"
+    }
     return {**kept, "PYTHONPATH": str(HOME), "COLUMNS": "80", **more}
 
 

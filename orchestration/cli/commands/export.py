@@ -14,6 +14,7 @@ from orchestration.kinds import KINDS
 from orchestration.pairs.export import thinned
 from orchestration.pairs.job import PAIRS
 from orchestration.runs.export import THINK, Wrapping, write_lines
+from orchestration.runs.outputs import check_output
 from orchestration.runs.reader import RunReader
 from policies import InputError
 
@@ -56,6 +57,7 @@ def export(
                 "--contrast-share applies to pairs only.",
                 "Leave it out, or use --format pairs or dpo.",
             )
+        check_output(out, run.folder, folder)
         completed = run.where(outcome="completed")
         rows = completed if share is None else thinned(completed, share)
         lines = kind.lines(rows, form or next(iter(kind.formats)), wrapping)

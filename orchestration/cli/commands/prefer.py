@@ -9,10 +9,11 @@ from orchestration.chat.view import plain
 from orchestration.cli.console import err
 from orchestration.cli.options import ModelOptions, SessionOptions, argument, command, option
 from orchestration.cli.session import Session
+from orchestration.cli.trusting import confirm_models
 from orchestration.pairs.job import PairJob
 from orchestration.pairs.pair import PreferencePair
 from orchestration.pairs.places import check_records, is_pairs, pairs_folder
-from orchestration.runs.folder import load_settings
+from orchestration.runs.folder import load_settings, models_of_run
 from orchestration.runs.result import RunResult
 from policies import InputError
 
@@ -64,6 +65,11 @@ def prefer(
     Example: aidsafe prefer runs/first
     """
     check_records(folder)
+    if named.models is None and named.model is None:
+        confirm_models(
+            models_of_run(folder),
+            "If that is right, name the models: --models FILE, or --base-url URL --model NAME.",
+        )
     cast = load_pair_cast(
         folder,
         config,

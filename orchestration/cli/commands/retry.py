@@ -6,20 +6,25 @@ from pathlib import Path
 
 from agents.models.config import load_models
 from orchestration.api import open_run
+from orchestration.chat.models import with_timeout
 from orchestration.cli.console import err
 from orchestration.cli.options import (
     REQUIRED,
+    ModelOptions,
     ProviderOptions,
     SessionOptions,
     argument,
     command,
     option,
     parse_price,
+    parse_time,
 )
 from orchestration.cli.session import Session
+from orchestration.cli.trusting import confirm_models
 from orchestration.kinds import load_run
 from orchestration.runs.folder import models_of_run
 from orchestration.runs.result import OUTCOMES
+from orchestration.runs.trust import trust
 from policies import InputError
 
 
@@ -34,6 +39,7 @@ def retry(
     models: Path | None = option(
         "Models file of the run, if it holds secrets. [default: the models of run.yaml]", "FILE"
     ),
+    timeout: str | None = ModelOptions.timeout,
 ) -> None:
     """Retry prompts of a run that ended as failed, refused, malformed and so on.
 
@@ -44,10 +50,16 @@ def retry(
             "A completed prompt is not retried.",
             "Name another outcome; to make its result again, change policies, personas or recipe.",
         )
-    price = parse_price(options.price, models)
-    configs = load_models(models) if models is not None else models_of_run(folder)
+    price, seconds = parse_price(options.price, models), parse_time("--timeout", timeout)
+    if models is not None:
+        configs = load_models(models)
+        trust(configs.values())
+    else:
+        configs = models_of_run(folder)
+        confirm_models(configs, "If that is right, name the models: --models FILE.")
     if price is not None:
         configs = {n: c.model_copy(update={"price": price}) for n, c in configs.items()}
+    configs = {name: with_timeout(config, seconds) for name, config in configs.items()}
     job = load_run(folder, configs, providers.allowed)
     with open_run(folder) as run:
         found = any(run.journal.outcomes()[each] for each in outcome)

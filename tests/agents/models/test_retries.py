@@ -20,9 +20,11 @@ from agents.models.errors import (
     EndpointThrottled,
     EndpointTimeout,
     RequestRejected,
+    UnusableAnswer,
 )
 from agents.models.rate_limiter import RateLimiter
 from agents.models.retries import LONGEST_WAIT, Retries
+from agents.models.usage import Usage
 from tests.agents.models.clock import run
 
 FAILING = EndpointOverloaded("It answered 500.", "Wait.", 500)
@@ -33,9 +35,10 @@ HERE = "http://here/v1"
 def longest_jitter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every wait is as long as it may be."""
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
-    module._ANSWERED_BEFORE.clear()
+    module.forget_answers()
+    module._SERVED_BEFORE.add(HERE)
     yield
-    module._ANSWERED_BEFORE.clear()
+    module.forget_answers()
 
 
 def fail_always(
@@ -90,6 +93,37 @@ def test_waits_double_up_to_half_a_minute_and_nine_attempts_are_enough() -> None
     assert gaps(began) == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_WAIT, LONGEST_WAIT]
     assert type(end) is EndpointOverloaded
     assert str(end) == "It answered 500, after 9 attempts. Wait."
+
+
+def test_an_endpoint_that_has_not_given_a_reply_yet_is_tried_four_times() -> None:
+    module.forget_answers()
+    _, began, _ = fail_always(lambda _: FAILING)
+    assert len(began) == 4
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_one_that_is_starting_or_busy_is_waited_for(status: int) -> None:
+    module.forget_answers()
+    _, began, _ = fail_always(lambda _: EndpointOverloaded("It answered.", "Wait.", status))
+    assert len(began) == 9
+
+
+def test_answers_that_are_billed_and_of_no_use_are_asked_for_twice_at_most() -> None:
+    def billed(_: int) -> EndpointError:
+        error = UnusableAnswer("It is no chat completion.", "Check it.")
+        error.billed = Usage(prompt_tokens=100, completion_tokens=10)
+        return error
+
+    end, began, _ = fail_always(billed)
+    assert len(began) == 2
+    assert isinstance(end, UnusableAnswer)
+    assert end.billed.tokens == 220, "all of them are on the bill"
+
+
+def test_attempts_that_timed_out_may_have_been_billed() -> None:
+    end, began, _ = fail_always(lambda _: EndpointTimeout("It is slow.", "Wait."), max_retries=2)
+    assert isinstance(end, EndpointTimeout)
+    assert end.abandoned == len(began) == 3
 
 
 def test_waits_are_drawn_uniformly_from_zero(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,12 +73,14 @@ def test_a_limit_is_exit_code_7_and_a_higher_one_resumes(
 ) -> None:
     done = run(tmp_path, endpoint, "--max-tokens", "5000", "--json")
     assert done.code == ExitCode.LIMIT
-    assert done.json["why_stopped"] == "--max-tokens 5000 is reached."
-    assert "Error: --max-tokens 5000 is reached.\nRaise the limit. Resume" in done.err
+    why = done.json["why_stopped"]
+    assert re.fullmatch(r"--max-tokens 5000 leaves no room for another call \(\d+ spent\)\.", why)
+    assert done.json["usage"]["prompt_tokens"] + done.json["usage"]["completion_tokens"] <= 5000
+    assert f"Error: {why}\nRaise the limit. Resume" in done.err
     calls = endpoint.counts["ok"]
     again = run(tmp_path, endpoint, "--max-tokens", "5000")
     assert again.code == ExitCode.LIMIT
-    assert "has no room for another call" in again.err
+    assert "leaves no room for another call" in again.err
     assert endpoint.counts["ok"] == calls
     assert run(tmp_path, endpoint, "--json").json["outcomes"] == {"completed": 3}
     assert endpoint.counts["ok"] == 3 * CALLS_PER_CHAT

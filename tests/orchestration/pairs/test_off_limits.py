@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from agents.deliberation.state import RemovedThought
 from orchestration.pairs.exemplars import load_seeds
-from orchestration.pairs.recipe import PAIR_RECIPES, PairCast, load_pair_recipe
+from orchestration.pairs.recipe import PAIR_RECIPES, PairCast, cited_in, load_pair_recipe
 from policies import InputError, load_policy_set
 from tests.orchestration.pairs.chats import pair_cast
 from tests.orchestration.pairs.pair_runs import (
@@ -20,6 +21,7 @@ from tests.orchestration.pairs.pair_runs import (
     thought,
 )
 from tests.orchestration.pairs.scripts import answer, belief, judgement, rated, words
+from tests.orchestration.records import record as chat_record
 from tests.scripted import scripted
 
 
@@ -36,6 +38,32 @@ async def test_no_bad_answer_is_made_about_what_is_off_limits(cited: Any, folder
     assert (pair.outcome, pair.set_aside, pair.rejected) == ("completed", "off_limits", None)
     assert summary.tallies["audit"] == {"off_limits": 1}
     assert lessons_of(folder) == []
+
+
+async def test_what_was_dropped_or_rewritten_during_the_deliberation_counts_too(
+    folder: Path,
+) -> None:
+    cited = thought("This is about a weapon.", "illegal_activity", rules=("IA3",))
+    removed = RemovedThought(thought=cited, reason="redundant", why="", by="refiner", round=1)
+    more = {"removed_thoughts": [removed]}
+    await records_run(folder, 1, lambda made: made.model_copy(update=more))
+    cast, client = pair_cast(rated(9))
+    await prefer(folder, cast)
+    assert client.requests == []
+    assert pairs_of(folder)[0].set_aside == "off_limits"
+
+
+def test_any_turn_that_cites_it_counts() -> None:
+    record = chat_record()
+    cited = cited_in(record)
+    assert "IA3" not in cited
+    (turn,) = [turn for turn in record.turns if turn.role == "drafter"]
+    assert turn.reply is not None
+    dumped = turn.reply.model_dump() | {"role": "drafter"}
+    dumped["thoughts"][0]["rules"] = ["IA3"]
+    changed = turn.model_copy(update={"reply": type(turn.reply).model_construct(**dumped)})
+    turns = [changed if each is turn else each for each in record.turns]
+    assert cited_in(record.model_copy(update={"turns": turns})) == cited | {"IA3"}
 
 
 async def test_a_rejected_side_that_violates_what_is_off_limits_is_not_kept(folder: Path) -> None:

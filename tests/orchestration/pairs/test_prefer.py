@@ -162,7 +162,7 @@ def test_a_budget_stops_it_and_it_can_be_resumed(run: Path, tmp_path: Path) -> N
         given = ("prefer", run, "--models", models_file(tmp_path, endpoint), "--out", to)
         stopped = aidsafe(*given, "--config", config, "--max-tokens", "20000")
         assert stopped.code == 7
-        assert "--max-tokens 20000 is reached" in stopped.err
+        assert "--max-tokens 20000 leaves no room for another call" in stopped.err
         done = aidsafe(*given, "--config", config, "--json")
     assert done.code == 0
     assert done.json["outcomes"] == {"completed": NUMBER}

@@ -14,6 +14,7 @@ from agents.models.config import EndpointConfig, ModelConfig
 from agents.models.errors import EndpointMisconfigured
 from agents.models.model import Model
 from agents.models.response import EndpointResult
+from agents.models.usage import Usage
 from policies import InputError
 from tests.endpoint import Endpoint
 from tests.endpoint.faults import Fault
@@ -32,6 +33,7 @@ def first_token(**chances: float) -> EndpointResult:
         content=max(chances, key=lambda token: chances[token]),
         finish_reason="length",
         usage=RequestUsage(40, 1),
+        tokens=Usage(prompt_tokens=40, completion_tokens=1),
         cached=False,
         first_token={token: math.log(chance) for token, chance in chances.items()},
     )

@@ -11,20 +11,29 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 
-from orchestration.prompts import sources
-from orchestration.prompts.reader import LeftOut, PromptReader
-from orchestration.prompts.sources import to_json
+from orchestration.prompts import formats
+from orchestration.prompts.location import LeftOut
+from orchestration.prompts.reader import PromptReader
 from policies.errors import InputError
 from tests.orchestration.prompt_files import texts, write
 
 # Formats ------------------------------------------------------------------------------------------
 
 JSONL = '{"prompt": "Ä one", "n": 1}\n{"prompt": "two", "n": 2}\n'
+CSV = "prompt,n\nÄ one,1\ntwo,2\n"
+ARRAY = '[{"prompt": "Ä one", "n": 1},\n {"prompt": "two", "n": 2}]'
+BOMS = {
+    "utf-8": b"\xef\xbb\xbf",
+    "utf-16-le": b"\xff\xfe",
+    "utf-16-be": b"\xfe\xff",
+    "utf-32-le": b"\xff\xfe\0\0",
+    "utf-32-be": b"\0\0\xfe\xff",
+}
 FORMATS: dict[str, tuple[str, str | bytes]] = {
     "jsonl": ("p.jsonl", JSONL),
     "ndjson": ("p.ndjson", JSONL),
@@ -33,16 +42,45 @@ FORMATS: dict[str, tuple[str, str | bytes]] = {
     "jsonl with BOM": ("p.jsonl", b"\xef\xbb\xbf" + JSONL.encode()),
     "jsonl with CRLF": ("p.jsonl", JSONL.replace("\n", "\r\n")),
     "jsonl without final newline": ("p.jsonl", JSONL.rstrip()),
-    "jsonl.gz": ("p.jsonl.gz", gzip.compress(JSONL.encode())),
-    "csv": ("p.csv", "prompt,n\nÄ one,1\ntwo,2\n"),
+    "csv": ("p.csv", CSV),
     "csv with BOM": ("p.csv", "\ufeffprompt,n\nÄ one,1\ntwo,2\n"),
     "csv with CRLF": ("p.csv", "n,prompt\r\n1,Ä one\r\n2,two\r\n"),
     "csv with blank lines": ("p.csv", "\nprompt,n\n\nÄ one,1\n\ntwo,2\n"),
-    "csv.gz": ("p.csv.gz", gzip.compress("prompt,n\nÄ one,1\ntwo,2\n".encode())),
     "tsv": ("p.tsv", "prompt\tn\nÄ one\t1\ntwo\t2\n"),
+    "jsonl of two files with BOMs": ("p.jsonl", "".join(f"\ufeff{x}\n" for x in JSONL.split("\n"))),
+    "txt of two files with BOMs": ("p.txt", "\ufeffÄ one\n\ufefftwo\n"),
+    "json": ("p.json", ARRAY),
+    "json in one line": ("p.json", ARRAY.replace("\n", "")),
+    "json with blank lines and BOM": ("p.json", "\ufeff\n\n" + ARRAY + "\n\n"),
+    "json, indented": ("p.json", json.dumps(json.loads(ARRAY), indent=2)),
+    "json, an array in an object": ("p.json", f'{{"version": "1", "size": 2, "rows": {ARRAY}}}'),
+    "json that is JSONL": ("p.json", "\n" + JSONL),
     "txt": ("p.txt", "Ä one\ntwo\n"),
     "txt with BOM and CRLF": ("p.txt", "\ufeffÄ one\r\ntwo"),
+    "jsonl of strings": ("p.jsonl", '"Ä one"\n"two"\n'),
+    "json of strings": ("p.json", '["Ä one", "two"]'),
+    "json of strings in an object": ("p.json", '{"prompts": ["Ä one", "two"], "by": "me"}'),
+    "json that is JSONL of strings": ("p.json", '"Ä one"\n"two"\n'),
 }
+UNCOMPRESSED = {
+    "p.jsonl": JSONL,
+    "p.ndjson": JSONL,
+    "p.json": ARRAY,
+    "p.csv": CSV,
+    "p.tsv": CSV.replace(",", "\t"),
+    "p.txt": "Ä one\ntwo\n",
+}
+for file, content in UNCOMPRESSED.items():
+    raw = content.encode()
+    FORMATS[f"{file}.gz"] = (f"{file}.gz", gzip.compress(raw))
+    FORMATS[f"{file}.zst"] = (f"{file}.zst", zstandard.compress(raw))
+    for encoding, mark in BOMS.items():
+        FORMATS[f"{file} in {encoding}"] = (file, mark + content.encode(encoding))
+FORMATS["zst of two frames"] = (
+    "p.jsonl.zst",
+    b"".join(zstandard.compress(line.encode() + b"\n") for line in JSONL.splitlines()),
+)
+FORMATS["zst of UTF-16"] = ("p.csv.zst", zstandard.compress(CSV.encode("utf-16")))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -52,7 +90,7 @@ def test_every_format_yields_the_same_prompts(name: str, tmp_path: Path) -> None
     prompts = list(reader)
     assert [prompt.text for prompt in prompts] == ["Ä one", "two"]
     assert (reader.read, reader.empty, reader.left_out) == (2, 0, [])
-    if "txt" in file:
+    if "txt" in file or "strings" in name:
         assert prompts[0].metadata == {}
     else:
         assert [str(prompt.metadata["n"]) for prompt in prompts] == ["1", "2"]
@@ -106,6 +144,58 @@ def test_standard_input_that_looks_like_json_is_never_taken_for_prompts(
         PromptReader("-")
 
 
+@pytest.mark.parametrize("encoding", BOMS)
+def test_standard_input_may_have_a_byte_order_mark(
+    encoding: str, pipe: Callable[[str | bytes], None]
+) -> None:
+    pipe(BOMS[encoding] + JSONL.encode(encoding))
+    assert texts(PromptReader("-")) == ["Ä one", "two"]
+
+
+@pytest.mark.parametrize("encoding", BOMS)
+def test_lines_are_those_of_the_text_in_any_encoding(encoding: str, tmp_path: Path) -> None:
+    """Bytes of a line end inside of a character (U+0A0A, U+0D0A) are none."""
+    content = "prompt,id\n\u0a0a\u0d0a,1\n" + "x" * 100_000 + ",2\nbad,\n"
+    source = write(tmp_path / "p.csv", BOMS[encoding] + content.encode(encoding))
+    reader = PromptReader(source, id_column="id")
+    assert next(reader).text == "\u0a0a\u0d0a"
+    assert next(reader).row == 3
+    with pytest.raises(InputError, match=r"p\.csv:4: the id in column 'id' is ''"):
+        next(reader)
+
+
+@pytest.mark.parametrize("name", ["p.jsonl", "p.json"])
+def test_a_line_or_element_may_be_a_chat(name: str, tmp_path: Path) -> None:
+    chats = [json.dumps([{"role": "user", "content": text}]) for text in "ab"]
+    assert texts(PromptReader(write(tmp_path / name, "\n".join(chats)))) == ["a", "b"]
+    elements = write(tmp_path / "q.json", f"[{', '.join(chats)}]")
+    assert texts(PromptReader(elements)) == ["a", "b"]
+
+
+def test_elements_of_a_document_are_counted_and_lines_of_jsonl_too(tmp_path: Path) -> None:
+    document = PromptReader(write(tmp_path / "a.json", f"\n\n{ARRAY}"))
+    lines = PromptReader(write(tmp_path / "b.json", f"\n\n{JSONL}"))
+    assert [prompt.row for prompt in document] == [1, 2]
+    assert [prompt.row for prompt in lines] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "a", "tags": ["x", "y"]},
+        {"prompt": "a", "tags": ["x"], "more": []},
+        {"messages": [{"role": "user", "content": "a"}]},
+        {"question": "a"},
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_document_of_one_object_may_be_one_row(
+    row: object, indent: int | None, tmp_path: Path
+) -> None:
+    reader = PromptReader(write(tmp_path / "p.json", json.dumps(row, indent=indent)))
+    assert texts(reader) == ["a"]
+
+
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_empty_standard_input_fails_at_once(content: str, pipe: Callable[[str], None]) -> None:
     pipe(content)
@@ -147,7 +237,7 @@ def test_parquet_rows_come_with_json_able_metadata(tmp_path: Path) -> None:
 
 
 def test_parquet_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PARQUET_BATCH_ROWS", 3)
+    monkeypatch.setattr(formats, "PARQUET_BATCH_ROWS", 3)
     rows = [f"prompt {i}" for i in range(10)]
     pq.write_table(pa.table({"prompt": rows, "id": [*range(9), None]}), tmp_path / "p.parquet")
     source = str(tmp_path / "p.parquet")
@@ -171,52 +261,21 @@ def test_a_parquet_file_without_rows_fails_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "package", "what"),
-    [("p.parquet", "pyarrow", "Parquet"), ("hf:o/n", "datasets", "Hugging Face data sets")],
+    [
+        ("p.parquet", "pyarrow", "Parquet"),
+        ("p.txt.zst", "zstandard", "Zstandard files"),
+        ("hf:o/n", "datasets", "Hugging Face data sets"),
+    ],
 )
 def test_a_missing_extra_is_named(
     source: str, package: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.chdir(tmp_path)
-    Path("p.parquet").touch()
+    Path(source).touch() if ":" not in source else None
     with pytest.raises(InputError) as caught:
         PromptReader(source)
     assert str(caught.value) == (
         f"Reading {what} needs {package}, which is not installed. "
         "Install it with: pip install 'aidsafe[data]'"
     )
-
-
-# to_json ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (True, True),
-        (np.int64(3), 3),
-        (np.float64(0.5), 0.5),
-        (np.float32("nan"), None),
-        (np.bool_(True), True),
-        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
-        (float("inf"), None),
-        ((1, (2,)), [1, [2]]),
-        ({1: {"a": b""}}, {"1": {"a": "<0 bytes>"}}),
-        (datetime.time(1, 2), "01:02:00"),
-        (datetime.timedelta(seconds=90), "0:01:30"),
-        (object(), "<object>"),
-    ],
-)
-def test_any_value_becomes_json_able(value: object, expected: object) -> None:
-    result = to_json(value)
-    assert result == expected
-    assert type(result) is type(expected)
-    json.dumps(result, allow_nan=False)
-
-
-def test_what_is_nested_very_deep_is_cut_off() -> None:
-    value: object = "deep"
-    for _ in range(5_000):
-        value = [value]
-    text = json.dumps(to_json(value))
-    assert text == "[" * 50 + '"<list>"' + "]" * 50

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.prompts import sources
+from orchestration.prompts import hub as hub_module
 from orchestration.prompts.reader import PromptReader
 from policies.errors import InputError
 
@@ -107,7 +107,7 @@ def test_an_unknown_data_set_gives_the_library_s_reason(hub: FakeHub) -> None:
 
 
 def test_a_hub_that_hangs_is_given_up(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "HUB_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(hub_module, "HUB_PATIENCE_SECONDS", 0.01)
     answer = threading.Event()
 
     def hang() -> None:

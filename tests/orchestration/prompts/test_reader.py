@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import importlib.resources
 import json
+import math
 import sys
 import unicodedata
 from collections import Counter
@@ -18,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import JsonValue
 
-from orchestration.prompts import sources
-from orchestration.prompts.reader import LeftOut, Prompt, PromptReader
+from orchestration.prompts import files, sources
+from orchestration.prompts.location import LeftOut
+from orchestration.prompts.reader import Prompt, PromptReader
 from policies.errors import InputError
 from tests.orchestration.prompt_files import texts, write, write_jsonl
 
@@ -69,7 +71,7 @@ def test_an_id_is_made_of_the_normalised_text_alone(tmp_path: Path) -> None:
     a = write_jsonl(tmp_path / "a.jsonl", {"prompt": decomposed, "n": 1})
     b = write_jsonl(tmp_path / "b.jsonl", {"question": "first"}, {"question": "Café?"})
     [from_a], [_, from_b] = PromptReader(a), PromptReader(b)
-    assert from_a.id == from_b.id == "p" + hashlib.sha256("Café?".encode()).hexdigest()[:12]
+    assert from_a.id == from_b.id == "p" + hashlib.sha256("Café?".encode()).hexdigest()[:16]
     assert from_a.text == decomposed.strip()
 
 
@@ -99,7 +101,7 @@ def test_an_id_must_be_a_string_or_number(bad: object, tmp_path: Path) -> None:
 
 
 def test_empty_prompts_are_left_out_counted_and_named(tmp_path: Path) -> None:
-    rows = [{"prompt": value, "n": n} for n, value in enumerate([None, "a", " ", "e", "\n"])]
+    rows = [{"prompt": value, "n": n} for n, value in enumerate([None, "a", " ", "e", math.nan])]
     reader = PromptReader(write_jsonl(tmp_path / "p.jsonl", *rows))
     prompts = list(reader)
     assert [(prompt.text, prompt.metadata["n"], prompt.row) for prompt in prompts] == [
@@ -140,15 +142,15 @@ def test_rows_are_read_one_by_one(pipe: Callable[[str], None]) -> None:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    files: list[Any] = []
-    real = sources._open_file
+    found: list[Any] = []
+    real = files.open_file
 
     def remember(source: str) -> Any:
-        files.append(real(source))
-        return files[-1]
+        found.append(real(source))
+        return found[-1]
 
-    monkeypatch.setattr(sources, "_open_file", remember)
-    return files
+    monkeypatch.setattr(sources, "open_file", remember)
+    return found
 
 
 @pytest.mark.parametrize("end", ["exhausted", "closed", "context", "error", "bad column"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.orchestration.run_helpers import (
     prompts,
     until,
 )
-from tests.scripted import cast, intents
+from tests.scripted import cast, intents, result
 
 
 def settled(folder: Path) -> dict[str, bytes]:
@@ -80,7 +81,9 @@ async def test_a_dry_run_knows_what_the_same_settings_leave_alone(folder: Path) 
 
 
 async def test_a_dry_run_counts_what_a_limit_cut_off_as_unfinished(folder: Path) -> None:
-    summary = await execute(folder, cast()[0], prompts(1), 1, limits=Limits(tokens=2000))
+    limits = Limits(tokens=8_000)  # the first call is expected to take 5,000
+    script = [result(json.dumps(intents("x")), prompt=5_000)]
+    summary = await execute(folder, cast(script)[0], prompts(1), 1, limits=limits)
     assert summary.outcomes == {"over_budget": 1}
     same = await dry_run(folder, DeliberationJob(changed()[0]))
     assert (same.unfinished, same.changed, same.replies_replaced) == (1, 0, 0)

@@ -47,7 +47,7 @@ async def test_with_every_fifth_call_faulty_every_prompt_has_an_outcome_and_most
     with Endpoint(
         reply=agree, latency=0.005, fault_rates=rates, retry_after=0.1, keep_bodies=False
     ) as endpoint:
-        cast = cast_at(endpoint, max_retries=8, timeout=2)
+        cast = cast_at(endpoint, max_retries=8, timeout=None)  # both are defaults
         summary = await execute(folder, cast, prompts(PROMPTS), CONCURRENCY, on_result=count_chats)
 
     assert len(records(folder)) == sum(summary.outcomes.values()) == PROMPTS
@@ -58,12 +58,15 @@ async def test_with_every_fifth_call_faulty_every_prompt_has_an_outcome_and_most
     # Nothing that the endpoint served is missing from the books, and nothing was made up.
     served, attempts = endpoint.counts, summary.attempts
     answered = served["ok"] + sum(served[fault] for fault in SEEN_BY_AGENTS)
-    assert summary.calls == attempts["answered"] == answered
+    unusable = served[Fault.WRONG_SHAPE]  # and billed
+    assert attempts["answered"] == answered
+    assert (summary.calls, summary.unusable_calls) == (answered + unusable, unusable)
+    assert summary.abandoned_calls == served[Fault.HANG]
     assert attempts["throttled"] == sum(served[fault] for fault in THROTTLED)
     assert attempts["server_error"] == sum(served[fault] for fault in FAILING)
     assert attempts["timeout"] == served[Fault.HANG]
     assert attempts["connection"] + attempts["unusable"] == sum(served[f] for f in BROKEN_OFF)
     assert Counter(attempts).total() == endpoint.stats["calls"]
     journal = Journal(folder / FILE_NAME)
-    assert sum(row.calls for row in journal.spend()) == answered
+    assert sum(row.calls for row in journal.spend()) == answered + unusable
     journal.close()

@@ -95,10 +95,12 @@ async def test_made_ids_that_collide_are_an_error(
     journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def weak(data: bytes) -> Any:
-        return types.SimpleNamespace(digest=lambda: bytes(6) + data.ljust(26))
+        return types.SimpleNamespace(digest=lambda: bytes(8) + data.ljust(24))
 
     monkeypatch.setattr("orchestration.prompts.reader.hashlib.sha256", weak)
-    with pytest.raises(InputError, match=r"p\.txt:2: the id 'p000000000000' is that of another"):
+    with pytest.raises(
+        InputError, match=r"p\.txt:2: the id 'p0000000000000000' is that of another"
+    ):
         await take_file(journal, write(tmp_path / "p.txt", "a\nb\n"))
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from autogen_core import CancellationToken
 from autogen_core.models import AssistantMessage, LLMMessage, SystemMessage, UserMessage
 
 from agents.models.context import StopSignal
-from agents.models.errors import CallNotStarted, EndpointOverloaded
-from agents.models.model import ChatModel, Model, ModelReply
+from agents.models.errors import CallNotStarted, EndpointOverloaded, UnusableAnswer
+from agents.models.model import ChatModel
+from agents.models.usage import Usage
 from orchestration.journal import Journal
 from orchestration.runs.call_gate import CallGate
 from orchestration.runs.replay import ChatReplies, RequestKeys
 from tests.orchestration.journals import handed_out, named, take_in
 from tests.orchestration.run_helpers import until
-from tests.scripted import ScriptedClient, scripted
+from tests.scripted import ScriptedClient, result, scripted
 
 FORM = {"type": "json_schema", "json_schema": {"name": "Reply", "schema": {"type": "object"}}}
 
@@ -97,24 +98,29 @@ def test_a_form_that_takes_the_place_of_another_in_memory_has_its_own_key() -> N
 
 
 class Counting:
-    """A till that counts."""
+    """A gate that counts."""
+
+    price = "cheap"
 
     def __init__(self) -> None:
         self.halt = StopSignal()
-        self.begun = self.ended = self.added = 0
+        self.begun = self.ended = 0
+        self.bills: list[tuple[int, int, int]] = []
 
-    async def begin(self) -> None:
+    async def begin(self, model: ChatModel, messages: Any, max_tokens: int | None) -> Self:
         self.halt.check()
         self.begun += 1
+        self.model = model
+        return self
 
-    def end(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.ended += 1
 
-    def add(self, model: Model, answer: ModelReply) -> None:
-        self.added += 1
-
-    def price(self, model: Model) -> str:
-        return "cheap"
+    def paid(self, usage: Usage | None, billed: Usage, unusable: int, abandoned: int) -> None:
+        self.bills.append((usage.tokens if usage else 0, billed.tokens, abandoned))
 
 
 async def a_log(journal: Journal, till: Any) -> ChatReplies:
@@ -137,7 +143,7 @@ async def test_a_reply_is_asked_for_once_and_given_again_in_a_later_session(
     assert (model.name, model.config) == (inner.name, inner.config)
     assert [await ask(model, "a"), await ask(model, "a")] == ["one", "two"]
     assert (log.stored, log.called, log.replayed) == (0, 2, 0)
-    assert (till.begun, till.ended, till.added) == (2, 2, 2)
+    assert (till.begun, till.ended, len(till.bills)) == (2, 2, 2)
     assert [row.price for row in journal.spend()] == ["cheap"]
 
     log = await a_log(journal, till)
@@ -168,8 +174,35 @@ async def test_a_call_without_a_reply_is_over_and_leaves_nothing(journal: Journa
     log = await a_log(journal, till)
     with pytest.raises(EndpointOverloaded):
         await ask(log.wrap(inner), "a")
-    assert (till.begun, till.ended, till.added, log.called) == (1, 1, 0, 0)
+    assert (till.begun, till.ended, till.bills, log.called) == (1, 1, [], 0)
     assert journal.spend() == []
+
+
+async def test_answers_that_could_not_be_used_are_in_the_books_with_a_reply_and_without(
+    journal: Journal,
+) -> None:
+    unusable = Usage(prompt_tokens=50, completion_tokens=5)
+    failure = UnusableAnswer("It is no chat completion.", "Check it.")
+    failure.billed, failure.unusable, failure.abandoned = unusable, 1, 2
+    inner, client = scripted([failure, result("one", prompt=7, completion=1)])
+    till = Counting()
+    log = await a_log(journal, till)
+    with pytest.raises(UnusableAnswer):
+        await ask(log.wrap(inner), "a")
+    assert till.bills == [(0, 55, 2)]
+    answer = client.create
+
+    async def create(*arguments: Any, **options: Any) -> Any:
+        found: Any = await answer(*arguments, **options)
+        found.billed, found.unusable, found.abandoned = unusable, 1, 1
+        return found
+
+    client.create = create  # type: ignore[method-assign]
+    assert await ask(log.wrap(inner), "a") == "one"
+    assert till.bills[1:] == [(8, 55, 1)]
+    (row,) = journal.spend()
+    assert (row.calls, row.unusable, row.abandoned) == (3, 2, 3)
+    assert (row.prompt_tokens, row.completion_tokens) == (107, 11)
 
 
 async def test_a_call_that_is_cancelled_while_its_reply_is_written_is_kept(

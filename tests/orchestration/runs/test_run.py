@@ -247,7 +247,7 @@ async def test_what_determines_the_output_is_in_the_folder_and_no_key(
     with Endpoint(reply=agree, api_key="sk-secret") as endpoint:
         await execute(folder, cast_at(endpoint), prompts(1))
     settings = yaml.safe_load((folder / SETTINGS_NAME).read_text())
-    parts = ["kind", "prompts", "policies", "prompt_texts", "recipe", "personas", "models"]
+    parts = ["run", "kind", "prompts", "policies", "prompt_texts", "recipe", "personas", "models"]
     assert list(settings) == parts
     assert settings["models"]["default"]["endpoint"]["model"] == "m"
     assert b"sk-secret" not in everything_in(folder)

@@ -63,7 +63,7 @@ def sent(*clients: ScriptedClient) -> Counter[str]:
 # Failed ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("good", range(CALLS_PER_CHAT))
+@pytest.mark.parametrize("good", range(1, CALLS_PER_CHAT))
 async def test_a_failed_chat_goes_on_where_it_broke_off(good: int, folder: Path) -> None:
     made, _ = cast([*GOOD[:good], GONE])
     summary = await execute(folder, made, prompts(1))
