@@ -136,10 +136,10 @@ def _objects_of(raw: str) -> tuple[list[tuple[str, dict[str, Any]]], str | None]
     return _read_objects(_unpacked(without_thinking(raw)))
 
 
-def find_json(raw: str) -> str | None:
-    """The text of the JSON object in a reply; None if there is not exactly one."""
+def find_object(raw: str) -> tuple[str, dict[str, Any]] | None:
+    """The JSON object in a reply, as text and data; None if there is not exactly one."""
     objects, _ = _objects_of(raw)
-    return objects[0][0] if len(objects) == 1 else None
+    return objects[0] if len(objects) == 1 else None
 
 
 def parse_reply(

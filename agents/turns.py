@@ -22,14 +22,11 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from agents.models.usage import Usage
-from agents.parsing import find_json
+from agents.parsing import find_object
 from agents.replies import AnyReply, Role
 
 GUEST = "guest"
 """The role in turns of AutoGen agents that know nothing of policies."""
-
-_MOST_SPACE = 2
-"""How many times as long as rendered a reply may be that is passed on to the byte."""
 
 TurnOutcome: TypeAlias = Literal["completed", "refused", "malformed", "truncated"]
 Stance: TypeAlias = Literal["accepts", "revises", "contests", "neither"]
@@ -111,11 +108,12 @@ class Turn(Call):
         if self.reply is None:
             return self.raw or "(nothing)"
         parsed = self.reply.model_dump(mode="json", exclude={"role"})
-        rendered = json.dumps(parsed, ensure_ascii=False)
-        written = find_json(self.raw)
-        if written is None or len(written) > _MOST_SPACE * len(rendered):
-            return rendered
-        return written if json.loads(written, strict=False) == parsed else rendered
+        found = find_object(self.raw)
+        if found is not None and found[1] == parsed:
+            text, _ = found
+            if text.count(" ") + text.count("\n") + text.count("\t") <= len(text) / 2:
+                return text
+        return json.dumps(parsed, ensure_ascii=False)
 
     @cached_property
     def exchange(self) -> tuple[UserMessage, AssistantMessage]:

@@ -7,7 +7,7 @@ concern every prompt is confirmed by a probe first (see `probing.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
 from functools import cache, cached_property
 from pathlib import Path
@@ -185,7 +185,7 @@ def read_error(status: int, body: Any) -> Said:
 def _collect(node: Any, key: str, codes: list[str], messages: list[str], depth: int) -> None:
     if depth > _MOST_DEPTH or len(codes) + len(messages) > 40:
         return
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         for name, value in list(node.items())[:40]:
             _collect(value, str(name).lower(), codes, messages, depth + 1)
     elif isinstance(node, list):
@@ -201,13 +201,13 @@ def _collect(node: Any, key: str, codes: list[str], messages: list[str], depth: 
 
 def error_within(answer: Any) -> Any:
     """The error inside the body of a 200; None if there is none."""
-    if isinstance(answer, list) and answer and isinstance(answer[0], Mapping):
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
         return answer if answer[0].get("error") else None
-    if not isinstance(answer, Mapping):
+    if not isinstance(answer, dict):
         return None
     choices = answer.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    if isinstance(first, Mapping):
+    if isinstance(first, dict):
         if first.get("error") or str(first.get("finish_reason")).lower() == "error":
             return first.get("error") or {"code": 502, "message": "finish_reason: error"}
         if first.get("message"):
@@ -215,7 +215,7 @@ def error_within(answer: Any) -> Any:
     if answer.get("error"):
         return answer["error"]
     stated = answer.get("base_resp")  # MiniMax
-    if isinstance(stated, Mapping) and stated.get("status_code"):
+    if isinstance(stated, dict) and stated.get("status_code"):
         return stated
     if "error" in (answer.get("object"), answer.get("type")):
         return answer

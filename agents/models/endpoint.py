@@ -58,6 +58,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
     def __init__(self, config: EndpointConfig) -> None:
         self.config = config
         self._total = RequestUsage(0, 0)
+        self._checked_key: str | None = None
 
     async def create(
         self,
@@ -136,9 +137,8 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         fitted = False
         while True:
             sent_at = await retries.start()
-            adaptation = (
-                profile.adaptation
-            )  # read after the wait: other calls may have learned more
+            # Read after the wait: other calls may have learned more.
+            adaptation = profile.adaptation
             result: Result | None
             try:
                 result = await exchange.post(adaptation, body, messages, retries.made)
@@ -169,6 +169,8 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
     def _key(self) -> str:
         name = self.config.api_key_env
         key = os.environ.get(name, "").strip()
+        if key == self._checked_key:
+            return key
         if not key and not is_loopback(self.config.base_url):
             raise EndpointMisconfigured(
                 f"The endpoint {self.config.base_url} needs a key, and {name} is not set.",
@@ -187,6 +189,7 @@ class EndpointClient(ChatCompletionClient, Component[EndpointConfig]):
         for secret in (key, *secrets_in(self.config.query)):
             hold_secret(secret)
         hold_headers(self.config.headers)
+        self._checked_key = key
         return key
 
     async def create_stream(

@@ -10,7 +10,7 @@ from copy import copy
 from typing import ClassVar, Self
 
 from agents.models.dialects import Said
-from agents.models.usage import Usage
+from agents.models.usage import NO_USAGE, Usage
 from policies import AidsafeError
 
 
@@ -22,7 +22,7 @@ class EndpointError(AidsafeError):
 
     said: Said | None = None
     """What the endpoint said, if it answered with an error."""
-    billed: Usage = Usage()
+    billed: Usage = NO_USAGE
     """Tokens of answers to the call that could not be used."""
     unusable: int = 0
     """How many these were."""

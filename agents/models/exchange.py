@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -116,7 +117,9 @@ class Exchange:
             answer = joined
         within = error_within(answer)
         if within is None:
-            return read_completion(answer, self._endpoint.where, request_size(body, messages))
+            return read_completion(
+                answer, self._endpoint.where, partial(request_size, body, messages)
+            )
         said = read_error(200, within)
         return of_said(said, self._endpoint, {})
 

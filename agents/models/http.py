@@ -56,7 +56,13 @@ class HttpClient(openai.DefaultAioHttpClient):
             BodyTooLarge: It is larger, or becomes larger when it is unpacked.
         """
         response = await super().send(request, **{**options, "stream": True})
-        if "," in response.headers.get("Content-Encoding", ""):
+        length, packed = (
+            response.headers.get(name, "") for name in ("Content-Length", "Content-Encoding")
+        )
+        if not packed and length.isdigit() and int(length) <= MOST_BYTES:
+            await response.aread()  # in less time than what follows
+            return response
+        if "," in packed:
             await response.aclose()
             raise BodyTooLarge  # packed several times: a few bytes may unpack to any number
         parts, size = [], 0

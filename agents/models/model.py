@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from autogen_core import CancellationToken
@@ -31,7 +31,7 @@ from agents.models.redaction import (
     secrets_in,
 )
 from agents.models.response import EndpointResult, valid_text
-from agents.models.usage import Usage
+from agents.models.usage import NO_USAGE, Usage
 from policies import AidsafeError, InputError
 
 
@@ -54,7 +54,7 @@ class ModelReply:
     """The mode in which JSON was requested, where the client reports it."""
     adapted: tuple[str, ...] = ()
     """What else the client changed of the request, since the endpoint does not take it as it is."""
-    billed: Usage = field(default_factory=Usage)
+    billed: Usage = NO_USAGE
     """Tokens of further answers to the call, which could not be used."""
     unusable: int = 0
     """How many these were."""

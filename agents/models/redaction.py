@@ -13,7 +13,7 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -62,7 +62,10 @@ def hold_secret(secret: str, in_replies: bool = True) -> None:
             as `ollama` is where a server wants any key.
     """
     if len(secret) >= _SHORTEST and secret not in _HELD:
-        _HELD[secret] = tuple(sorted(_forms(secret), key=len, reverse=True))
+        forms = tuple(sorted(_forms(secret), key=len, reverse=True))
+        held = {**_HELD, secret: forms}
+        _HELD.clear()  # the longest first: one may be a part of another
+        _HELD.update((each, held[each]) for each in sorted(held, key=len, reverse=True))
     if in_replies and len(secret) >= _NO_WORD:
         _IN_REPLIES.add(secret)
 
@@ -106,11 +109,12 @@ def redact_reply(text: str) -> str:
     return _without(text, _IN_REPLIES)
 
 
-def _without(text: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        for form in _HELD.get(secret, ()):
-            if form in text:
-                text = text.replace(form, REDACTED)
+def _without(text: str, secrets: Container[str]) -> str:
+    for secret, forms in _HELD.items():
+        if secret in secrets:
+            for form in forms:
+                if form in text:
+                    text = text.replace(form, REDACTED)
     return text
 
 

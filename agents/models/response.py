@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from autogen_core.models import CreateResult, LLMMessage, RequestUsage
@@ -12,7 +12,7 @@ from autogen_core.models import CreateResult, LLMMessage, RequestUsage
 from agents.models.dialects import ending
 from agents.models.errors import UnusableAnswer
 from agents.models.preencoded_json import PreencodedJson
-from agents.models.usage import Usage, read_usage
+from agents.models.usage import NO_USAGE, Usage, read_usage
 
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 """Fields of a message that hold a model's thinking."""
@@ -21,7 +21,7 @@ _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_details")
 class EndpointResult(CreateResult):
     """A `CreateResult` with what AutoGen's leaves out."""
 
-    tokens: Usage = Usage()
+    tokens: Usage = NO_USAGE
     """Tokens of prompt and reply."""
     refusal: str | None = None
     """The `refusal` field of the message, where the endpoint has one."""
@@ -35,7 +35,7 @@ class EndpointResult(CreateResult):
     """What else was changed of the request, since the endpoint does not take it as it is."""
     first_token: dict[str, float] | None = None
     """Log probabilities of the most likely first tokens, where the endpoint returns them."""
-    billed: Usage = Usage()
+    billed: Usage = NO_USAGE
     """Tokens of further answers to the call, which could not be used."""
     unusable: int = 0
     """How many these were."""
@@ -52,18 +52,20 @@ def request_size(body: Mapping[str, Any], messages: Sequence[LLMMessage]) -> int
     return schema + sum(len(str(message.content).encode()) + 16 for message in messages)
 
 
-def read_completion(answer: Any, where: str, prompt_bytes: int) -> EndpointResult | UnusableAnswer:
+def read_completion(
+    answer: Any, where: str, prompt_bytes: Callable[[], int]
+) -> EndpointResult | UnusableAnswer:
     """The first choice of a chat completion.
 
     Args:
         answer: The parsed body.
         where: The endpoint, as messages name it.
-        prompt_bytes: Size of the request.
+        prompt_bytes: Gives the size of the request, if it is needed.
 
     Returns:
         The result; or the error, if it is not a chat completion. Its `billed` tells what it cost.
     """
-    usage = answer.get("usage") if isinstance(answer, Mapping) else None
+    usage = answer.get("usage") if isinstance(answer, dict) else None
     try:
         choices = answer["choices"]
         if choices == []:
@@ -94,7 +96,7 @@ def read_completion(answer: Any, where: str, prompt_bytes: int) -> EndpointResul
             f"{where} sent an answer that is not a chat completion.",
             "Check that the address is that of an OpenAI-compatible API.",
         )
-        if isinstance(usage, Mapping):
+        if isinstance(usage, dict):
             error.billed = read_usage(usage, prompt_bytes, 0)
         return error
 
@@ -114,7 +116,7 @@ def _text(content: Any) -> str:
     """Text that comes as such, or as a list of parts; parts that hold thinking are left out."""
     if isinstance(content, str):
         return content
-    if isinstance(content, Mapping):
+    if isinstance(content, dict):
         return _text(content.get("text") or content.get("content"))
     if isinstance(content, list):
         said = [part for part in content if not _is_thinking(part)]
@@ -125,7 +127,7 @@ def _text(content: Any) -> str:
 
 
 def _is_thinking(part: Any) -> bool:
-    kind = part.get("type") if isinstance(part, Mapping) else None
+    kind = part.get("type") if isinstance(part, dict) else None
     return str(kind) in ("thinking", "reasoning", "reasoning_text", "redacted_thinking")
 
 
@@ -133,8 +135,8 @@ def _arguments(message: Mapping[str, Any]) -> str:
     """The arguments of the first tool call, as which some servers return JSON."""
     calls = message.get("tool_calls")
     function = calls[0].get("function") if calls else message.get("function_call")
-    arguments = function.get("arguments") if isinstance(function, Mapping) else None
-    return json.dumps(arguments) if isinstance(arguments, Mapping) else _text(arguments)
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    return json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
 
 
 def join_stream(text: str) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from agents.models.errors import (
 )
 from agents.models.rate_limiter import Outcome, RateLimiter
 from agents.models.response import EndpointResult
-from agents.models.usage import Usage
+from agents.models.usage import NO_USAGE, Usage
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
 """Seconds: upper bounds of the wait after the first failed attempt, and after any."""
@@ -64,7 +64,7 @@ class Retries:
         self._loop = asyncio.get_running_loop()
         self._started_at = 0.0
         self._number = 0
-        self._billed = Usage()
+        self._billed = NO_USAGE
         self._unusable = self._abandoned = 0
 
     async def start(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -41,32 +41,36 @@ class Usage(BaseModel, extra="forbid", frozen=True):
         )
 
 
+NO_USAGE = Usage()
+"""None at all; shared, since it cannot be changed."""
+
+
 def estimate_tokens(size: int) -> int:
     """The tokens of a text of so many bytes."""
     return math.ceil(size / BYTES_PER_TOKEN)
 
 
-def read_usage(usage: Any, prompt_bytes: int, reply_bytes: int) -> Usage:
+def read_usage(usage: Any, prompt_bytes: Callable[[], int], reply_bytes: int) -> Usage:
     """The usage that a chat completion states, made plausible; what it does not state is estimated.
 
     Args:
         usage: Its `usage` field, of any shape.
-        prompt_bytes: Size of the request.
+        prompt_bytes: Gives the size of the request, if it is needed.
         reply_bytes: Size of the reply and its reasoning.
     """
-    stated = usage if isinstance(usage, Mapping) else {}
+    stated = usage if isinstance(usage, dict) else {}
     prompt = _count(stated, "prompt_tokens", "input_tokens")
     completion = _count(stated, "completion_tokens", "output_tokens")
     total = _count(stated, "total_tokens")
     details = stated.get("prompt_tokens_details")
-    cached = _count(details if isinstance(details, Mapping) else {}, "cached_tokens")
+    cached = _count(details if isinstance(details, dict) else {}, "cached_tokens")
     if cached is None:
         # DeepSeek's and Anthropic's names
         cached = _count(stated, "prompt_cache_hit_tokens", "cache_read_input_tokens")
     cached = cached or 0
     estimated = 0
     if prompt is None or (prompt == 0 and not cached):
-        prompt = max(estimate_tokens(prompt_bytes), cached)
+        prompt = max(estimate_tokens(prompt_bytes()), cached)
         estimated += prompt
     if completion is None or (completion == 0 and reply_bytes > 0):
         completion = estimate_tokens(reply_bytes)

@@ -243,7 +243,7 @@ class Budget:
         """Why no further call may start, whatever it takes; None if one may."""
         if self.limits.seconds is not None and self.seconds >= self.limits.seconds:
             return "--max-time is reached"
-        return self._exceeded_by(Amount())
+        return self._exceeded_by(Amount()) if self.limits.on_spending else None
 
     def _exceeded_by(self, more: Amount) -> str | None:
         """The limit that would be passed, in words, with what is spent; None if there is none."""

@@ -48,6 +48,8 @@ class Forecast(BaseModel, extra="forbid"):
     prompt_tokens: Estimate
     cached_tokens: Estimate
     completion_tokens: Estimate
+    estimated_tokens: Estimate
+    """Those among prompt and completion tokens that the endpoint does not count."""
     cost: dict[str, Estimate]
     """By currency; empty if no price is configured."""
     unpriced: list[str]
@@ -137,6 +139,7 @@ def forecast(
         prompt_tokens=estimate(lambda call: call.usage.prompt_tokens),
         cached_tokens=estimate(lambda call: call.usage.cached_tokens),
         completion_tokens=estimate(lambda call: call.usage.completion_tokens),
+        estimated_tokens=estimate(lambda call: call.usage.estimated_tokens),
         cost={currency: estimate(partial(cost, currency)) for currency in currencies},
         unpriced=sorted(name for name, known in prices.items() if known is None),
         seconds=Estimate(**{name: wall(seconds) for name, seconds in model_time}),

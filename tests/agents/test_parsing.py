@@ -10,11 +10,16 @@ import pytest
 from pydantic import BaseModel
 
 from agents.deliberation.replies import DeliberationReply, DraftReply, IntentReply, RefinementReply
-from agents.parsing import ReplyError, find_json, parse_reply
+from agents.parsing import ReplyError, find_object, parse_reply
 from tests.scripted import accepts, briefing, draft, drop, intents, refines, revises, thought
 
 CONTRACT = briefing()
 ACCEPTS = json.dumps(accepts())
+
+
+def find_json(raw: str) -> str | None:
+    found = find_object(raw)
+    return None if found is None else found[0]
 
 
 def parse(raw: str, *data: str) -> DeliberationReply:

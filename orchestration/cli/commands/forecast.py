@@ -70,6 +70,7 @@ def _print(found: Forecast, folder: str) -> None:
         row("prompt tokens", found.prompt_tokens),
         row("  of them cached", found.cached_tokens),
         row("completion tokens", found.completion_tokens),
+        *([row("  estimated", found.estimated_tokens)] if found.estimated_tokens.expected else []),
         *(row(f"cost, {name}", cost, lambda c: f"{c:,.2f}") for name, cost in found.cost.items()),
         row(f"time, {found.concurrency} chats at once", found.seconds, duration),
     ]

@@ -291,7 +291,7 @@ def completion(message: Any, finish: Any = "stop", **more: Any) -> dict[str, Any
 
 
 def read(answer: Any) -> EndpointResult:
-    result = read_completion(answer, "The endpoint", 400)
+    result = read_completion(answer, "The endpoint", lambda: 400)
     assert isinstance(result, EndpointResult)
     return result
 
@@ -342,14 +342,14 @@ def test_an_answer_without_a_choice_is_a_prompt_that_was_blocked() -> None:
     ],
 )
 def test_an_answer_of_any_other_shape_is_unusable_and_kept_out_of_the_error(answer: Any) -> None:
-    error = read_completion(answer, "The endpoint", 400)
+    error = read_completion(answer, "The endpoint", lambda: 400)
     assert type(error) is UnusableAnswer
     assert error.__context__ is None
 
 
 def test_an_answer_that_is_unusable_and_billed_says_what_it_cost() -> None:
     answer = {"choices": [{}], "usage": {"prompt_tokens": 70, "completion_tokens": 7}}
-    error = read_completion(answer, "The endpoint", 400)
+    error = read_completion(answer, "The endpoint", lambda: 400)
     assert isinstance(error, UnusableAnswer)
     assert error.billed == Usage(prompt_tokens=70, completion_tokens=7)
 
@@ -431,7 +431,7 @@ def test_what_is_no_stream_is_told_apart(text: str) -> None:
 def test_usage_is_plausible_whatever_is_stated(
     stated: Any, read: tuple[int, int, int, int]
 ) -> None:
-    usage = read_usage(stated, prompt_bytes=400, reply_bytes=40)
+    usage = read_usage(stated, lambda: 400, reply_bytes=40)
     prompt, completion_tokens, cached, estimated = read
     assert usage == Usage(
         prompt_tokens=prompt,

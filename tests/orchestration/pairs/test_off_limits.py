@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agents.deliberation.replies import DraftReply
 from agents.deliberation.state import RemovedThought
 from orchestration.pairs.exemplars import load_seeds
 from orchestration.pairs.recipe import PAIR_RECIPES, PairCast, cited_in, load_pair_recipe
@@ -58,10 +59,11 @@ def test_any_turn_that_cites_it_counts() -> None:
     cited = cited_in(record)
     assert "IA3" not in cited
     (turn,) = [turn for turn in record.turns if turn.role == "drafter"]
-    assert turn.reply is not None
-    dumped = turn.reply.model_dump() | {"role": "drafter"}
-    dumped["thoughts"][0]["rules"] = ["IA3"]
-    changed = turn.model_copy(update={"reply": type(turn.reply).model_construct(**dumped)})
+    assert isinstance(turn.reply, DraftReply)
+    first, *others = turn.reply.thoughts
+    thoughts = [first.model_copy(update={"rules": ["IA3"]}), *others]
+    reply = turn.reply.model_copy(update={"thoughts": thoughts})
+    changed = turn.model_copy(update={"reply": reply})
     turns = [changed if each is turn else each for each in record.turns]
     assert cited_in(record.model_copy(update={"turns": turns})) == cited | {"IA3"}
 

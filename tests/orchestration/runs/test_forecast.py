@@ -16,6 +16,7 @@ import pytest
 from autogen_core.models import LLMMessage
 
 from agents.models.config import Price
+from agents.models.usage import Usage
 from orchestration.deliberation.job import RECORDS
 from orchestration.deliberation.recipe import Cast
 from orchestration.journal import Journal
@@ -199,3 +200,13 @@ async def test_a_plan_can_be_stopped_while_its_source_is_read(folder: Path, no_h
     more.set()
     assert summary.interrupted
     assert client.requests == []
+
+
+async def test_tokens_that_the_endpoint_does_not_count_are_marked(folder: Path) -> None:
+    def uncounted(messages: Sequence[LLMMessage], arguments: Mapping[str, Any]) -> Any:
+        said = even(messages, arguments)
+        said.tokens = Usage(prompt_tokens=50, completion_tokens=10, estimated_tokens=60)
+        return said
+
+    found = await plan(folder, cast(uncounted)[0], 30, 5)
+    assert found.estimated_tokens.expected == 25 * CALLS_PER_CHAT * 60
